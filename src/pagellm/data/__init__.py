@@ -1,0 +1,1 @@
+"""Floor 4: from files to checked records, splits, content vectors, candidates and their evidence. No torch."""

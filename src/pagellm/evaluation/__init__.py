@@ -1,0 +1,1 @@
+"""Floor 6: protocols, page metrics and statistics that judge any page policy."""

@@ -1,0 +1,1 @@
+"""Methods that a page policy has to beat, behind one protocol."""

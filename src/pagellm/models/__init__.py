@@ -1,0 +1,1 @@
+"""Floor 5: the policy over pages: codec, backbones, decoding, and the run folder that holds it."""
