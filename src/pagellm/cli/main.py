@@ -6,6 +6,7 @@ import typer
 from rich.console import Console
 
 from pagellm import __version__
+from pagellm.cli import data, evaluate, simulate
 from pagellm.errors import PagellmError
 
 app = typer.Typer(
@@ -15,6 +16,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+
+
+app.add_typer(data.app, name="data")
+app.command()(evaluate.evaluate)
+app.add_typer(simulate.app, name="simulate")
 
 
 @app.callback()

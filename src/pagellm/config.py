@@ -1,0 +1,165 @@
+"""Every setting: a name, a default, a bound and a sentence. Loads without torch; an unknown key is an error.
+
+Comes in: a profile's name and `key=value` texts. Goes out: one frozen `RunConfig`, which is saved with the run as resolved.
+"""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Iterable
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from pagellm.errors import UsageError
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class SplitConfig(_Section):
+    """Which past is learned from and which future is judged."""
+
+    protocol: Literal["temporal", "last-out", "multivae"] = "temporal"
+    valid_at: float = Field(0.8, gt=0, lt=1, description="share of events before validation begins (temporal)")
+    test_at: float = Field(0.9, gt=0, lt=1, description="share of events before the test begins (temporal)")
+    repeats: bool = Field(False, description="whether a page may hold what its user already took")
+
+
+class CandidateConfig(_Section):
+    """How many items each channel brings into a context's pool, and what is known of them there."""
+
+    popular_1d: int = Field(50, ge=0, le=5_000, description="most taken in the day before the context")
+    popular_7d: int = Field(150, ge=0, le=5_000, description="most taken in the 7 days before the context")
+    popular_30d: int = Field(150, ge=0, le=5_000, description="most taken in the 30 days before the context")
+    popular_90d: int = Field(50, ge=0, le=5_000, description="most taken in the 90 days before the context")
+    popular_all: int = Field(50, ge=0, le=5_000, description="most taken in all of the past: what is left where a log has gaps")
+    pairs: int = Field(200, ge=0, le=5_000, description="taken by the same users as the history")
+    text: int = Field(100, ge=0, le=5_000, description="most alike in text to the history")
+    policy: int = Field(150, ge=0, le=5_000, description="most probable under the language model")
+    content_dims: int = Field(128, ge=8, le=1_024, description="size of an item's content vector")
+    drop: tuple[str, ...] = Field((), description="evidence left out, for ablations: pairs, popularity, text, profile, policy")
+
+
+class ModelConfig(_Section):
+    """The language model."""
+
+    backbone: str = Field("small", description="'small', or a folder or hub id of a Hugging Face causal LM")
+    dims: int = Field(128, ge=16, le=2_048, multiple_of=2, description="hidden size of the small backbone")
+    layers: int = Field(2, ge=1, le=48, description="blocks of the small backbone")
+    heads: int = Field(4, ge=1, le=64, description="attention heads of the small backbone")
+    ffn_dims: int = Field(352, ge=16, le=16_384, description="inner size of the small backbone's feed-forward part")
+    dropout: float = Field(0.1, ge=0, lt=1, description="on embeddings and block outputs while training")
+    max_history: int = Field(50, ge=1, le=1_000, description="newest events of a history that the model reads")
+    adapter: Literal["full", "lora"] = Field("full", description="what of a Hugging Face backbone is trained")
+    lora_rank: int = Field(8, ge=1, le=256, description="rank of the LoRA matrices")
+    evidence_dims: int = Field(64, ge=4, le=1_024, description="hidden size of the evidence head")
+
+
+class SFTConfig(_Section):
+    """Supervised training on the next basket: first the language model, then the evidence head on later feedback."""
+
+    epochs: int = Field(8, ge=1, le=500, description="passes over the histories")
+    batch: int = Field(64, ge=1, le=4_096, description="histories a step")
+    lr: float = Field(1e-3, gt=0, le=1, description="peak learning rate of the language model")
+    weight_decay: float = Field(0.01, ge=0, le=1, description="of matrices; vectors have none")
+    warmup_steps: int = Field(100, ge=0, description="steps until the peak learning rate")
+    clip: float = Field(1.0, gt=0, description="largest norm of a step's gradient")
+    head_epochs: int = Field(8, ge=1, le=500, description="passes over the contexts that the evidence head learns from")
+    head_batch: int = Field(128, ge=1, le=4_096, description="contexts a step of the evidence head")
+    head_lr: float = Field(2e-3, gt=0, le=1, description="peak learning rate of the evidence head")
+    head_contexts: int = Field(40_000, ge=100, description="newest contexts that the evidence head learns from")
+    refresh: bool = Field(True, description="fit the language model again up to the test cut once the head is fitted")
+    checkpoint_s: float = Field(20.0, ge=0, description="seconds between checkpoints")
+
+
+class RunConfig(_Section):
+    """Everything that a run was made with."""
+
+    profile: str = "small"
+    seed: int = Field(0, ge=0, lt=2**31)
+    threads: int = Field(
+        0, ge=0, le=1_024, description="CPU threads, 0 for all cores; weights are bit-identical for equal threads"
+    )
+    split: SplitConfig = SplitConfig()
+    candidates: CandidateConfig = CandidateConfig()
+    model: ModelConfig = ModelConfig()
+    sft: SFTConfig = SFTConfig()
+
+
+PROFILES: dict[str, dict[str, dict[str, Any]]] = {
+    "tiny": {
+        "model": {"dims": 64, "heads": 2, "layers": 1, "ffn_dims": 176, "max_history": 30},
+        "sft": {"epochs": 3, "head_epochs": 4, "head_contexts": 10_000},
+        "candidates": {
+            "content_dims": 64,
+            "popular_1d": 30,
+            "popular_7d": 60,
+            "popular_30d": 60,
+            "popular_90d": 30,
+            "popular_all": 30,
+            "pairs": 100,
+            "text": 60,
+            "policy": 80,
+        },
+    },
+    "small": {},
+    "base": {"model": {"dims": 256, "heads": 8, "layers": 4, "ffn_dims": 704, "max_history": 100}},
+}
+"""What each profile sets apart from the defaults: tiny for demos and tests, small for a laptop, base for a GPU."""
+
+
+def resolve(profile: str = "small", settings: Iterable[str] = (), **top: Any) -> RunConfig:
+    """The configuration of a profile with `section.key=value` texts on top. Values are read as TOML, else as plain text.
+
+    Raises UsageError for an unknown profile or key (with the nearest known one) and for a value out of bounds.
+    """
+    if profile not in PROFILES:
+        raise UsageError(f"The profile must be one of {', '.join(PROFILES)}. Got {profile!r}.")
+    tree: dict[str, Any] = {"profile": profile, **top, **{k: dict(v) for k, v in PROFILES[profile].items()}}
+    for text in settings:
+        path, equals, value = text.partition("=")
+        if not equals:
+            raise UsageError(f"A setting must look like section.key=value. Got {text!r}. Example: --set sft.epochs=4")
+        _put(tree, path.strip(), _value(value.strip()))
+    try:
+        return RunConfig.model_validate(tree)
+    except ValidationError as error:
+        raise UsageError("; ".join(_words(e) for e in error.errors())) from error
+
+
+def known_keys(model: type[BaseModel] = RunConfig, prefix: str = "") -> list[str]:
+    """Every key that `--set` takes, as section.key."""
+    keys = []
+    for name, info in model.model_fields.items():
+        kind = info.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            keys += known_keys(kind, f"{prefix}{name}.")
+        else:
+            keys.append(prefix + name)
+    return keys
+
+
+def _put(tree: dict[str, Any], path: str, value: Any) -> None:
+    if path not in known_keys():
+        near = difflib.get_close_matches(path, known_keys(), 1, 0.3)
+        hint = f" Did you mean {near[0]}?" if near else ""
+        raise UsageError(f"The setting {path!r} is not known.{hint} `pagellm train --help` tells where they are listed.")
+    *sections, key = path.split(".")
+    for section in sections:
+        tree = tree.setdefault(section, {})
+    tree[key] = value
+
+
+def _value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _words(error: Any) -> str:
+    where = ".".join(str(part) for part in error["loc"])
+    return f"The setting {where} is not accepted: {error['msg']}. Got {error.get('input')!r}."

@@ -1,0 +1,90 @@
+"""Which items are considered for a context: the union of several channels, each as of the context's time.
+
+Takes evidence, contexts and what may be shown; gives a pool of fixed width. Knows no model: what the policy itself would bring comes in
+as an argument.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit, prange
+
+from pagellm.config import CandidateConfig
+from pagellm.data.cooccurrence import pair_candidates
+from pagellm.data.evidence import Evidence
+from pagellm.data.popularity import popular_candidates
+from pagellm.types import F32, I32, NO_ITEM, Bool, Contexts
+
+_CHUNK = 1_024  # contexts whose text scores over the whole catalog are held at once
+
+
+def draw_pool(
+    evidence: Evidence,
+    contexts: Contexts,
+    config: CandidateConfig,
+    allowed: Bool,
+    extra: I32 | None = None,
+    repeats: bool = False,
+) -> I32:
+    """The candidates of each context, rising, NO_ITEM at the end. Shape [context, candidate].
+
+    `allowed` [item] says what may be shown at all; `extra` [context, any] adds the policy's own favorites; without `repeats` items of
+    the context's own history are left out.
+    """
+    channels = [c for c in (*_popular(evidence, contexts, config, allowed), extra) if c is not None]
+    if config.pairs and "pairs" not in config.drop:
+        channels.append(pair_candidates(evidence.postings, contexts, config.pairs, allowed))
+    if config.text and "text" not in config.drop:
+        channels.append(nearest(evidence.vectors, evidence.tastes(contexts), config.text, allowed))
+    if not channels:
+        return np.full((len(contexts), 1), NO_ITEM, np.int32)
+    return unite(np.concatenate(channels, axis=1), contexts, allowed, repeats)
+
+
+def nearest(vectors: F32, queries: F32, k: int, allowed: Bool) -> I32:
+    """The k allowed items whose vectors have the largest product with each query. Shape [context, k], NO_ITEM for empty queries."""
+    places = np.flatnonzero(allowed)
+    k = min(k, len(places))
+    out = np.full((len(queries), k), NO_ITEM, np.int32)
+    asked = np.flatnonzero(np.abs(queries).sum(axis=1) > 0)
+    some = np.ascontiguousarray(vectors[places].T)
+    for begin in range(0, len(asked), _CHUNK):
+        chunk = asked[begin : begin + _CHUNK]
+        scores = queries[chunk] @ some
+        out[chunk] = places[np.argpartition(-scores, k - 1, axis=1)[:, :k]] if 0 < k < len(places) else places[None, :k]
+    return out
+
+
+def unite(drawn: I32, contexts: Contexts, allowed: Bool, repeats: bool) -> I32:
+    """Each row's allowed items once, rising, history left out unless `repeats`; as narrow as the widest row needs."""
+    out = np.full(drawn.shape, NO_ITEM, np.int32)
+    width = _unite(drawn, contexts.log.item, contexts.start, contexts.stop, allowed, repeats, out)
+    return np.ascontiguousarray(out[:, : max(int(width.max(initial=0)), 1)])
+
+
+def _popular(evidence: Evidence, contexts: Contexts, config: CandidateConfig, allowed: Bool) -> list[I32 | None]:
+    windows = ((1.0, config.popular_1d), (7.0, config.popular_7d), (30.0, config.popular_30d), (90.0, config.popular_90d))
+    if "popularity" in config.drop:
+        windows = ()
+    kinds: list[tuple[float | None, int]] = [*windows, (None, config.popular_all)]
+    return [popular_candidates(evidence.postings, contexts.time, d, k, allowed) if k else None for d, k in kinds]
+
+
+@njit(cache=True, parallel=True)
+def _unite(drawn, item, start, stop, allowed, repeats, out):  # type: ignore[no-untyped-def]
+    width = np.zeros(len(drawn), np.int64)
+    for c in prange(len(drawn)):
+        row = np.unique(drawn[c])
+        history = np.unique(item[start[c] : stop[c]])
+        n = 0
+        for j in row:
+            if j < 0 or not allowed[j]:
+                continue
+            if not repeats:
+                at = np.searchsorted(history, j)
+                if at < len(history) and history[at] == j:
+                    continue
+            out[c, n] = j
+            n += 1
+        width[c] = n
+    return width

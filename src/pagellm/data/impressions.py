@@ -1,0 +1,207 @@
+"""From the impressions file to logged pages. Knows the catalog; knows nothing of feedback.
+
+A page is accepted whole or not at all: with a slot missing it is not what the user saw, and its propensities mean nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from pagellm.data.cells import bad_ids, missing, texts
+from pagellm.data.columns import IMPRESSIONS, Table
+from pagellm.data.files import batches
+from pagellm.data.ids import Ids
+from pagellm.data.interactions import check_time
+from pagellm.data.quarantine import Quarantine, Rules
+from pagellm.data.rows import Batch
+from pagellm.data.slots import Slots, nested, read_slots
+from pagellm.types import F32, I8, I16, I32, I64, Bool
+
+
+@dataclass(frozen=True)
+class Pages:
+    """Logged pages in order of time, user and id, with their slots in reading order. Users are codes of `Ids`."""
+
+    page_ids: NDArray[np.str_]  # [page]
+    user: I32  # [page]
+    time: I64  # [page]
+    policy: NDArray[np.str_]  # [page]
+    offsets: I64  # [page + 1]
+    item: I32  # [slot]
+    row: I16  # [slot]
+    col: I16  # [slot]
+    propensity: F32  # [slot]
+    viewed: I8  # [slot]
+    place: I32  # [code of the page's id] its page, -1 where it was not accepted
+
+    @property
+    def owner(self) -> I64:
+        """[slot] the page it stands on."""
+        return np.repeat(np.arange(len(self.time)), np.diff(self.offsets))
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Slots of one batch with what their pages say. All [slot]."""
+
+    page: I32
+    user: I32
+    time: I64
+    policy: I32
+    row_number: I64
+    slots: Slots
+
+
+def user_texts(batch: Batch) -> pl.Series:
+    """[row] who acts: user_id, else the session under a name of its own; null where neither is known."""
+    user, session = texts(batch.column("user_id")), texts(batch.column("session_id"))
+    return user.zip_with(user.is_not_null(), "session:" + session)
+
+
+def read_pages(path: Path, items: Ids, users: Ids, page_ids: Ids, quarantine: Quarantine, base: int) -> Pages:
+    """All pages whose every slot is sound. `users` and `page_ids` grow by what the file holds."""
+    policies = Ids()
+    parts: list[_Part] = []
+    broken: list[I32] = []  # pages of which a row was rejected
+    for batch in batches(path, IMPRESSIONS):
+        part, bad = _read(batch, path.name, items, users, page_ids, policies, quarantine, base)
+        parts.append(part)
+        broken.append(bad)
+    slots = _join(parts)
+    wrong = _wrong_pages(slots, np.concatenate([np.empty(0, np.int32), *broken]), len(page_ids))
+    late = {int(n): wrong[int(p)] for n, p in zip(slots.row_number, slots.page, strict=True) if int(p) in wrong} if wrong else {}
+    take_back(path, IMPRESSIONS, late, quarantine)
+    if wrong:
+        slots = _keep(slots, ~np.isin(slots.page, list(wrong)))
+    return _pages(slots, users, page_ids, policies)
+
+
+def _read(
+    batch: Batch, file: str, items: Ids, users: Ids, page_ids: Ids, policies: Ids, quarantine: Quarantine, base: int
+) -> tuple[_Part, I32]:
+    rules = Rules(len(batch))
+    page, user = texts(batch.column("page_id")), user_texts(batch)
+    policy = texts(batch.column("policy_id")).fill_null("logging")
+    time = check_time(batch, rules)
+    for name, text in (("page_id", page), ("user_id", user)):
+        rules.fail(missing(text), f"missing_{name}")
+        rules.fail(bad_ids(text), f"bad_{name}")
+    rules.fail(bad_ids(policy), "bad_policy_id")
+    if "slots" in batch.frame.columns:
+        owner, inner = nested(batch, file, rules)
+        slot_rules = Rules(len(inner))
+        slots = read_slots(inner, items, base, slot_rules)
+        _pass_on(slot_rules, owner, rules)
+        rules.fail(_known_before(page, page_ids), "duplicate_page")
+    else:
+        owner, slots = np.arange(len(batch)), read_slots(batch, items, base, rules)
+    good = quarantine.take(file, batch, rules)
+    bad_pages = page_ids.add(page.filter(pl.Series(~good & ~bad_ids(page)))) if "slots" not in batch.frame.columns else None
+    chosen = pl.Series(good)
+    whole = np.flatnonzero(good)
+    code = np.full(len(batch), -1, np.int32)
+    code_user, code_policy = code.copy(), code.copy()
+    code[whole] = page_ids.add(page.filter(chosen))
+    code_user[whole] = users.add(user.filter(chosen))
+    code_policy[whole] = policies.add(policy.filter(chosen))
+    kept = good[owner]
+    at = owner[kept]
+    part = _Part(code[at], code_user[at], time[at], code_policy[at], batch.rows[at], _slots_where(slots, kept))
+    return part, np.empty(0, np.int32) if bad_pages is None else bad_pages
+
+
+def _pass_on(slot_rules: Rules, owner: I64, rules: Rules) -> None:
+    """A page fails for the reason of its first bad slot."""
+    for place, reason in enumerate(slot_rules.names[1:], 1):
+        hit = np.bincount(owner[slot_rules.reason == place], minlength=len(rules.reason)) > 0
+        rules.fail(hit, reason)
+
+
+def _known_before(page: pl.Series, page_ids: Ids) -> Bool:
+    """[row] whether a page id was accepted before, in this batch or an earlier one."""
+    again = ~page.is_first_distinct() & page.is_not_null()
+    known: Bool = (page_ids.find(page) >= 0) | again.to_numpy()
+    return known
+
+
+def _slots_where(slots: Slots, keep: Bool) -> Slots:
+    return Slots(slots.item[keep], slots.row[keep], slots.col[keep], slots.propensity[keep], slots.viewed[keep])
+
+
+def _keep(part: _Part, keep: Bool) -> _Part:
+    arrays = (part.page[keep], part.user[keep], part.time[keep], part.policy[keep], part.row_number[keep])
+    return _Part(*arrays, _slots_where(part.slots, keep))
+
+
+def _join(parts: list[_Part]) -> _Part:
+    i32, i64 = np.empty(0, np.int32), np.empty(0, np.int64)
+    slots = Slots(
+        np.concatenate([i32, *(p.slots.item for p in parts)]),
+        np.concatenate([np.empty(0, np.int16), *(p.slots.row for p in parts)]),
+        np.concatenate([np.empty(0, np.int16), *(p.slots.col for p in parts)]),
+        np.concatenate([np.empty(0, np.float32), *(p.slots.propensity for p in parts)]),
+        np.concatenate([np.empty(0, np.int8), *(p.slots.viewed for p in parts)]),
+    )
+    return _Part(
+        np.concatenate([i32, *(p.page for p in parts)]),
+        np.concatenate([i32, *(p.user for p in parts)]),
+        np.concatenate([i64, *(p.time for p in parts)]),
+        np.concatenate([i32, *(p.policy for p in parts)]),
+        np.concatenate([i64, *(p.row_number for p in parts)]),
+        slots,
+    )
+
+
+def _wrong_pages(part: _Part, broken: I32, pages: int) -> dict[int, str]:
+    """Pages that cannot be accepted for what their rows say together: {code: reason}."""
+    wrong = dict.fromkeys(np.intersect1d(part.page, broken).tolist(), "page_incomplete")
+    cell = np.stack((part.page, part.slots.row, part.slots.col)).astype(np.int64)
+    _, first, count = np.unique(cell, axis=1, return_index=True, return_counts=True)
+    wrong |= dict.fromkeys(part.page[first[count > 1]].tolist(), "two_items_in_one_slot")
+    head = np.zeros(pages, np.int64)
+    head[part.page[::-1]] = np.arange(len(part.page))[::-1]  # first slot of each page
+    at = head[part.page]
+    differs = (part.user[at] != part.user) | (part.time[at] != part.time) | (part.policy[at] != part.policy)
+    return wrong | dict.fromkeys(np.unique(part.page[differs]).tolist(), "page_rows_disagree")
+
+
+def take_back(path: Path, table: Table, late: dict[int, str], quarantine: Quarantine) -> None:
+    """Reads the file once more to quarantine rows, by number, that a rule over many rows found at fault."""
+    if not late:
+        return
+    for batch in batches(path, table):
+        for place, number in enumerate(batch.rows.tolist()):
+            if number in late:
+                quarantine.take_back(path.name, batch.evidence(place, late[number]))
+
+
+def _pages(part: _Part, users: Ids, page_ids: Ids, policies: Ids) -> Pages:
+    ids, rank = page_ids.sorted()
+    _, user_rank = users.sorted()
+    order = np.lexsort((part.slots.col, part.slots.row, rank[part.page], user_rank[part.user], part.time))
+    part = _keep_order(part, order)
+    new = np.flatnonzero(np.concatenate((np.ones(min(1, len(part.page)), bool), np.diff(part.page) != 0)))
+    place = np.full(len(page_ids), -1, np.int32)
+    place[part.page[new]] = np.arange(len(new), dtype=np.int32)
+    names, policy_rank = policies.sorted()
+    slots = part.slots
+    return Pages(
+        ids[rank[part.page[new]]],
+        part.user[new],
+        part.time[new],
+        names[policy_rank[part.policy[new]]],
+        np.append(new, len(part.page)).astype(np.int64),
+        *(slots.item, slots.row, slots.col, slots.propensity, slots.viewed),
+        place,
+    )
+
+
+def _keep_order(part: _Part, order: NDArray[np.intp]) -> _Part:
+    arrays = (part.page[order], part.user[order], part.time[order], part.policy[order], part.row_number[order])
+    slots = part.slots
+    return _Part(*arrays, replace(slots, **{name: getattr(slots, name)[order] for name in slots.__dataclass_fields__}))

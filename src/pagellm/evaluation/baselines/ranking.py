@@ -1,0 +1,122 @@
+"""From scores to rankings: candidates only, no item of the context's own history, ties by a fixed order. Knows no method."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numba import njit
+from scipy import sparse
+
+from pagellm.types import F32, I32, I64, NO_ITEM, Bool, Contexts, Interactions
+
+_BATCH = 512
+
+
+def rank_by_scores(
+    scores: Callable[[Contexts], F32], contexts: Contexts, order: I32, k: int, repeats: bool = False, batch: int = _BATCH
+) -> I32:
+    """The k best items by the scores that the callable gives a batch of contexts. Shape [context, k].
+
+    `scores` returns [context, item]; `order` [candidate] lists the items that may be ranked, and among equal scores the earlier
+    one wins. Unless `repeats`, the items of a context's own history are left out.
+    """
+    ranked = np.full((len(contexts), k), NO_ITEM, np.int32)
+    log = contexts.log
+    for first in range(0, len(contexts), batch):
+        part = contexts.take(np.arange(first, min(first + batch, len(contexts))))
+        history = part.start, (part.start if repeats else part.stop)
+        _top_k(scores(part), order, log.item, *history, ranked[first : first + batch])
+    return ranked
+
+
+def popular_first(log: Interactions, known: Bool, candidates: Bool) -> I32:
+    """[candidate] the candidates by number of known events, most first, then by index: the order among equal scores."""
+    counts = np.bincount(log.item[known], minlength=len(candidates))
+    allowed = np.flatnonzero(candidates)
+    return allowed[np.argsort(-counts[allowed], kind="stable")].astype(np.int32)
+
+
+def recency_weights(contexts: Contexts, n_items: int, decay: float) -> sparse.csr_array:
+    """Histories as sparse rows [context, item]: an item weighs decay^b, b baskets back from the newest; several times, the sum.
+
+    Order inside a basket means nothing, so its items weigh the same. A decay of 1 forgets nothing.
+    """
+    lengths = contexts.stop - contexts.start
+    offsets = np.concatenate(([0], np.cumsum(lengths)))
+    events = np.repeat(contexts.start - offsets[:-1], lengths) + np.arange(offsets[-1])
+    newest = contexts.log.basket[np.maximum(contexts.stop - 1, 0)]
+    back = np.repeat(newest, lengths) - contexts.log.basket[events]
+    weights = np.float32(decay) ** back.astype(np.float32)
+    rows = sparse.csr_array((weights, contexts.log.item[events], offsets), shape=(len(contexts), n_items))
+    rows.sum_duplicates()
+    return rows
+
+
+def taken(log: Interactions, known: Bool, n_items: int) -> sparse.csr_array:
+    """Which user took which item, as ones. Shape [user, item]."""
+    ones = np.ones(int(known.sum()), np.float32)
+    matrix = sparse.coo_array((ones, (log.user[known], log.item[known])), shape=(log.users, n_items)).tocsr()
+    matrix.data[:] = 1
+    return matrix
+
+
+@njit(cache=True)
+def _top_k(scores, order, item, start, stop, out):  # type: ignore[no-untyped-def]
+    banned = np.zeros(scores.shape[1], np.int32)
+    heap = np.empty(out.shape[1], scores.dtype), np.empty(out.shape[1], np.int64)
+    for c in range(len(out)):
+        for e in range(start[c], stop[c]):
+            banned[item[e]] = c + 1
+        select(scores[c], order, banned, c + 1, heap[0], heap[1], out[c])
+
+
+@njit(cache=True)
+def select(keys: F32, order: I32, banned: I32, mark: int, heap_key: F32, heap_place: I64, out: I32) -> None:
+    """Writes the best items into `out`: largest key first, then earliest in `order`; items with `banned[i] == mark` are left out.
+
+    A bounded heap with the worst kept item on top. `order` is read from its start: a later item with an equal key displaces none.
+    """
+    size = 0
+    for place in range(len(order)):
+        i = order[place]
+        if banned[i] == mark or (size == len(out) and keys[i] <= heap_key[0]):
+            continue
+        if size < len(out):
+            _rise(heap_key, heap_place, size, keys[i], place)
+            size += 1
+        else:
+            _sink(heap_key, heap_place, size, keys[i], place)
+    while size:
+        size -= 1
+        out[size] = order[heap_place[0]]
+        _sink(heap_key, heap_place, size, heap_key[size], heap_place[size])
+
+
+@njit(cache=True)
+def _rise(heap_key, heap_place, at, key, place):  # type: ignore[no-untyped-def]
+    while at:
+        parent = (at - 1) >> 1
+        if heap_key[parent] < key or (heap_key[parent] == key and heap_place[parent] > place):
+            break
+        heap_key[at], heap_place[at] = heap_key[parent], heap_place[parent]
+        at = parent
+    heap_key[at], heap_place[at] = key, place
+
+
+@njit(cache=True)
+def _sink(heap_key, heap_place, size, key, place):  # type: ignore[no-untyped-def]
+    at = 0
+    while 2 * at + 1 < size:
+        child = 2 * at + 1
+        if child + 1 < size and (
+            heap_key[child + 1] < heap_key[child]
+            or (heap_key[child + 1] == heap_key[child] and heap_place[child + 1] > heap_place[child])
+        ):
+            child += 1
+        if key < heap_key[child] or (key == heap_key[child] and place > heap_place[child]):
+            break
+        heap_key[at], heap_place[at] = heap_key[child], heap_place[child]
+        at = child
+    if size:
+        heap_key[at], heap_place[at] = key, place

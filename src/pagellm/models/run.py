@@ -1,0 +1,155 @@
+"""The folder that a training leaves behind, and the way back: everything that composing and judging pages need.
+
+    config.json    the resolved configuration          card.json       the split in numbers
+    data.json      name, fingerprint, release          catalog.parquet the items
+    events.parquet the feedback                        content.safetensors  item vectors from text
+    policy.safetensors  all weights                    layout.toml     the shop's layout, where it has one
+    metrics.jsonl  a line a step                       manifest.json   SHA-256 of each file, written last
+
+Knows no training. Safetensors, JSON and Parquet only: nothing in a run folder can be code.
+"""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import torch
+from pydantic import ValidationError
+
+from pagellm import __version__
+from pagellm.catalog import Catalog
+from pagellm.config import RunConfig
+from pagellm.data.evidence import NAMES, Evidence, build_evidence
+from pagellm.data.log import Log
+from pagellm.data.splits import Split, make_split
+from pagellm.errors import RunError
+from pagellm.models.policy import PolicyNet
+from pagellm.models.storage import (
+    check_manifest,
+    read_json,
+    read_tensors,
+    write_bytes,
+    write_json,
+    write_manifest,
+    write_tensors,
+)
+from pagellm.types import F32, Interactions
+
+FILES = ("config.json", "card.json", "data.json", "catalog.parquet", "events.parquet", "content.safetensors", "policy.safetensors")
+LAYOUT, METRICS = "layout.toml", "metrics.jsonl"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run, loaded."""
+
+    folder: Path
+    config: RunConfig
+    facts: dict[str, Any]  # data.json
+    catalog: Catalog
+    split: Split
+    content: F32  # [item, dim]
+    evidence: Evidence
+    net: PolicyNet
+
+
+def data_facts(log: Log) -> dict[str, Any]:
+    """What identifies the data that a run was made from."""
+    return {"name": log.name, "fingerprint": log.fingerprint, "release": log.release, "pagellm": __version__, "torch": torch.__version__}
+
+
+def save_inputs(folder: Path, config: RunConfig, log: Log, split: Split, content: F32) -> None:
+    """Writes what is known before training."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "manifest.json").unlink(missing_ok=True)
+    write_json(folder / "config.json", config.model_dump(mode="json"))
+    write_json(folder / "card.json", split.card)
+    write_json(folder / "data.json", data_facts(log))
+    write_bytes(folder / "catalog.parquet", _parquet(log.catalog.frame))
+    write_bytes(folder / "events.parquet", _parquet(_events_frame(log.interactions)))
+    write_tensors(folder / "content.safetensors", {"content": torch.from_numpy(content)})
+    if log.layout is not None:
+        write_bytes(folder / LAYOUT, log.layout.read_bytes())
+
+
+def save_policy(folder: Path, net: PolicyNet) -> None:
+    """Writes the weights and, last of all, the manifest: from here on the run is finished."""
+    write_tensors(folder / "policy.safetensors", dict(net.state_dict()))
+    optional = [name for name in (LAYOUT, METRICS) if (folder / name).exists()]
+    write_manifest(folder, [*FILES, *optional])
+
+
+def load_run(folder: Path | str) -> Run:
+    """A finished run. Raises RunError where it is missing, unfinished, damaged or of another version's making."""
+    folder = Path(folder)
+    check_manifest(folder)
+    try:
+        config = RunConfig.model_validate(read_json(folder / "config.json"))
+    except ValidationError as problem:
+        raise RunError(f"The configuration of {folder} does not fit this version of pagellm ({problem.error_count()} settings).") from problem
+    catalog = Catalog(pl.read_parquet(folder / "catalog.parquet"))
+    log = _events(pl.read_parquet(folder / "events.parquet"))
+    split = make_run_split(log, len(catalog), config)
+    content = read_tensors(folder / "content.safetensors")[0]["content"].numpy()
+    evidence = make_evidence(catalog, split, content)
+    net = make_net(config, content)
+    weights, _ = read_tensors(folder / "policy.safetensors")
+    missing, unexpected = net.load_state_dict(weights, strict=False)
+    if missing or unexpected:
+        raise RunError(f"The weights of {folder} do not fit its configuration: {', '.join([*missing, *unexpected][:3])}. Train it again.")
+    return Run(folder, config, read_json(folder / "data.json"), catalog, split, content, evidence, net.eval())
+
+
+def make_run_split(log: Interactions, n_items: int, config: RunConfig) -> Split:
+    """The split that a configuration asks for."""
+    cuts = (config.split.valid_at, config.split.test_at)
+    return make_split(log, n_items, config.split.protocol, cuts=cuts)
+
+
+def make_evidence(catalog: Catalog, split: Split, content: F32) -> Evidence:
+    """Evidence over the split's log: every event under a split in time, else only what may be fitted before the test."""
+    return build_evidence(catalog, split.log, content, None if split.point_in_time else split.fit_until_valid)
+
+
+def make_net(config: RunConfig, content: F32) -> PolicyNet:
+    """A fresh policy network for this configuration, its weights drawn from the seed."""
+    torch.manual_seed(config.seed)
+    if config.model.backbone == "small":
+        return PolicyNet(config.model, content, len(NAMES))
+    from pagellm.models.huggingface import load_backbone
+
+    return PolicyNet(config.model, content, len(NAMES), load_backbone(config.model))
+
+
+def _events_frame(log: Interactions) -> pl.DataFrame:
+    return pl.DataFrame(
+        {
+            "user_id": log.user_ids[log.user] if len(log) else np.empty(0, np.str_),
+            "user": log.user,
+            "item": log.item,
+            "time": log.time,
+            "basket": log.basket,
+            "event": log.event,
+            "rating": log.rating,
+            "value": log.value,
+        }
+    )
+
+
+def _events(frame: pl.DataFrame) -> Interactions:
+    user = frame["user"].to_numpy()
+    ids = np.full(int(user.max(initial=-1)) + 1, "", frame["user_id"].to_numpy().astype(np.str_).dtype)
+    ids[user] = frame["user_id"].to_numpy().astype(np.str_)
+    columns = (frame[name].to_numpy() for name in ("item", "time", "basket", "event", "rating", "value"))
+    return Interactions(user, *columns, ids)
+
+
+def _parquet(frame: pl.DataFrame) -> bytes:
+    buffer = io.BytesIO()
+    frame.write_parquet(buffer, compression="zstd")
+    return buffer.getvalue()

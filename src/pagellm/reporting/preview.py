@@ -1,0 +1,11 @@
+"""One page as a self-contained HTML document that looks like a shop. Takes a `PageView`, returns text; fetches nothing."""
+
+from __future__ import annotations
+
+from pagellm.reporting.render import render
+from pagellm.reporting.view import PageView
+
+
+def page_html(view: PageView) -> str:
+    """The preview document: no script, no external request (its own policy forbids both), all text escaped."""
+    return render("preview.html", view=view)

@@ -1,0 +1,209 @@
+"""The report of a run: one self-contained page, words first, then evidence, then what is needed to repeat it.
+
+Takes plain values (evaluation, training rows, cards) and page views, returns HTML. Reads no file, computes no metric.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from markupsafe import Markup
+
+from pagellm.reporting.figures import interval_bar, line_chart
+from pagellm.reporting.render import render
+from pagellm.reporting.verdict import Estimate, Verdict, judge, metric_of, number, read_estimate
+from pagellm.reporting.view import PageView
+from pagellm.reporting.words import plain
+
+_X_KEYS = ("step", "iteration", "epoch")
+
+
+@dataclass(frozen=True)
+class RunReport:
+    """Everything that a report shows."""
+
+    title: str
+    evaluation: Mapping[str, Any]  # as `pagellm evaluate --json` writes it
+    pages: Sequence[PageView] = ()  # drawn at random, not chosen
+    pages_seed: int = 0  # of the draw, printed beside the pages
+    training: Sequence[Mapping[str, Any]] = ()  # rows of metrics.jsonl
+    protocol: Mapping[str, object] = field(default_factory=dict)
+    data: Mapping[str, object] = field(default_factory=dict)
+    appendix: Mapping[str, object] = field(default_factory=dict)  # command, versions, fingerprints
+    caution: str = ""  # what a reader must know first, for instance that the shop is simulated
+    subject: str = "pagellm"
+    headline: str = "ndcg@10"
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One figure of a table with its drawing."""
+
+    text: str
+    ends: str
+    bar: Markup
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Methods by columns; a missing figure is None."""
+
+    title: str
+    note: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, tuple[Cell | None, ...]], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Chart:
+    """A training curve."""
+
+    title: str
+    note: str
+    drawing: Markup
+
+
+def report_html(report: RunReport) -> str:
+    """The whole document. Raises PagellmError where the evaluation has a figure without interval or lacks the headline."""
+    verdict: Verdict = judge(report.evaluation, report.subject, report.headline)
+    return render(
+        "report.html",
+        report=report,
+        title=plain(report.title),
+        caution=plain(report.caution, 600),
+        verdict=verdict,
+        headline=metric_of(report.headline),
+        main=headline_table(report.evaluation, report.headline),
+        paired=paired_table(report.evaluation, report.subject, report.headline),
+        tables=metric_tables(report.evaluation),
+        apart=apart_tables(report.evaluation, report.headline),
+        charts=training_charts(report.training),
+        protocol=flat(report.protocol),
+        data=flat(report.data),
+        appendix=flat(report.appendix),
+    )
+
+
+def headline_table(evaluation: Mapping[str, Any], metric: str) -> Table:
+    """All methods on one metric, best first."""
+    methods = evaluation["methods"]
+    good = metric_of(metric).good or 1
+    order = sorted((n for n in methods if metric in methods[n]), key=lambda n: -good * methods[n][metric]["mean"])
+    rows = _rows(evaluation, order, (metric,), "methods", "mean", width=220)
+    return Table(metric, metric_of(metric).meaning, (metric,), rows)
+
+
+def paired_table(evaluation: Mapping[str, Any], subject: str, metric: str) -> Table | None:
+    """The subject minus each other method, over the same users; None without paired figures."""
+    methods = [name for name in evaluation.get("paired", {}) if metric in evaluation["paired"][name]]
+    if not methods:
+        return None
+    rows = _rows(evaluation, methods, (metric,), "paired", "diff", width=220, zero=0.0)
+    return Table(
+        f"{subject} minus the other", "right of the line: better than that method, for the same customers", (metric,), rows
+    )
+
+
+def metric_tables(evaluation: Mapping[str, Any]) -> tuple[Table, ...]:
+    """One table a metric, its cut-offs as columns."""
+    names: dict[str, list[str]] = {}
+    for figures in evaluation["methods"].values():
+        for name in figures:
+            known = names.setdefault(name.partition("@")[0], [])
+            if name not in known:
+                known.append(name)
+    methods = list(evaluation["methods"])
+    return tuple(
+        Table(
+            metric_of(base).label, metric_of(base).meaning, tuple(columns), _rows(evaluation, methods, columns, "methods", "mean")
+        )
+        for base, columns in names.items()
+    )
+
+
+def apart_tables(evaluation: Mapping[str, Any], metric: str) -> tuple[Table, ...]:
+    """Cold users and cold items on the headline metric, where the evaluation has them."""
+    found = []
+    for key, label in (("cold_users", "Customers without history"), ("cold_items", "Items unseen before the cut")):
+        part = evaluation.get(key)
+        if isinstance(part, Mapping) and any(metric in figures for figures in part.get("methods", {}).values()):
+            rows = _rows(part, list(part["methods"]), (metric,), "methods", "mean", width=220)
+            found.append(Table(label, f"{part.get('users', '?')} customers, never mixed into the tables above", (metric,), rows))
+    return tuple(found)
+
+
+def training_charts(rows: Sequence[Mapping[str, Any]]) -> tuple[Chart, ...]:
+    """Losses in one chart and held-out quality in another, for each stage that the rows name."""
+    charts = []
+    for stage in dict.fromkeys(str(row.get("stage", "training")) for row in rows):
+        part = [row for row in rows if str(row.get("stage", "training")) == stage]
+        x_key = next((key for key in _X_KEYS if any(key in row for row in part)), None)
+        for title, wanted in (("loss", _is_loss), ("quality on held-out users", _is_quality)):
+            lines = _lines(part, x_key, wanted) if x_key else {}
+            if lines:
+                note = f"{sum(map(len, lines.values())):,} points over {len(part):,} records"
+                charts.append(Chart(plain(f"{stage}: {title}"), note, line_chart(lines, x_key or "", title)))
+    return tuple(charts)
+
+
+def flat(values: Mapping[str, object], prefix: str = "") -> list[tuple[str, str]]:
+    """Nested plain values as name and text; names of inner values are joined by dots."""
+    found: list[tuple[str, str]] = []
+    for key, value in values.items():
+        name = f"{prefix}{plain(key, 80)}"
+        if isinstance(value, Mapping):
+            found += flat(value, f"{name}.")
+        elif isinstance(value, list | tuple):
+            found.append((name, plain(", ".join(map(str, value)), 600)))
+        else:
+            found.append((name, number(value) if isinstance(value, float) else plain(value, 600)))
+    return found
+
+
+def _is_loss(key: str) -> bool:
+    return "loss" in key
+
+
+def _is_quality(key: str) -> bool:
+    return "@" in key
+
+
+def _rows(
+    evaluation: Mapping[str, Any],
+    methods: Sequence[str],
+    columns: Sequence[str],
+    table: str,
+    key: str,
+    width: int = 110,
+    zero: float | None = None,
+) -> tuple[tuple[str, tuple[Cell | None, ...]], ...]:
+    estimates = {(m, c): read_estimate(evaluation[table], m, c, key) for m in methods for c in columns}
+    spans = {c: _span([estimates[m, c] for m in methods], zero) for c in columns}
+    return tuple((plain(m, 60), tuple(_cell(estimates[m, c], spans[c], width, zero) for c in columns)) for m in methods)
+
+
+def _cell(estimate: Estimate | None, span: tuple[float, float], width: int, zero: float | None) -> Cell | None:
+    if estimate is None:
+        return None
+    signed = zero is not None
+    ends = f"[{number(estimate.low, signed)}, {number(estimate.high, signed)}]"
+    bar = interval_bar(estimate.value, estimate.low, estimate.high, span, zero, width)
+    return Cell(number(estimate.value, signed), ends, bar)
+
+
+def _span(estimates: Sequence[Estimate | None], zero: float | None) -> tuple[float, float]:
+    """From 0, which keeps lengths honest, to the largest end; both sides of 0 where differences are shown."""
+    known = [e for e in estimates if e is not None]
+    low, high = min((e.low for e in known), default=0.0), max((e.high for e in known), default=1.0)
+    return (min(low, 0.0), max(high, 0.0)) if zero is not None or low < 0 else (0.0, high or 1.0)
+
+
+def _lines(rows: Sequence[Mapping[str, Any]], x_key: str, wanted: Callable[[str], bool]) -> dict[str, list[tuple[float, float]]]:
+    lines: dict[str, list[tuple[float, float]]] = {}
+    for row in rows:
+        for key, value in row.items():
+            if wanted(key) and isinstance(value, int | float) and isinstance(row.get(x_key), int | float):
+                lines.setdefault(plain(key, 40), []).append((float(row[x_key]), float(value)))
+    return lines

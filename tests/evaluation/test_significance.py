@@ -1,0 +1,91 @@
+"""Intervals against formulas and against their promise: 95 of 100 cover the truth."""
+
+from __future__ import annotations
+
+import time
+import tracemalloc
+
+import numpy as np
+import pytest
+
+from pagellm.evaluation import significance
+from pagellm.evaluation.significance import interval, ratio_interval, resampled_means, sign_flip_p
+
+
+def test_spread_of_resampled_means_is_the_standard_error() -> None:
+    values = np.random.default_rng(0).exponential(1, (500, 3)) * [1, 2, 5]
+    draws = resampled_means(values, 20_000)
+    np.testing.assert_allclose(draws.mean(0), values.mean(0), rtol=0.005)
+    np.testing.assert_allclose(draws.std(0), values.std(0) / np.sqrt(500), rtol=0.03)
+
+
+def test_equals_a_plain_bootstrap_with_the_same_draws() -> None:
+    weights = significance._multinomial(0, 50, 20, 7)
+    np.testing.assert_array_equal(weights.sum(1), 20)
+    values = np.random.default_rng(1).random((20, 2))
+    drawn = [np.repeat(np.arange(20), row.astype(int)) for row in weights]
+    np.testing.assert_allclose(resampled_means(values, 50, seed=7), [values[d].mean(0) for d in drawn])
+
+
+def test_each_user_is_drawn_equally_often() -> None:
+    counts = significance._multinomial(0, 40_000, 7, 3).sum(0)
+    assert ((counts - 40_000) ** 2 / 40_000).sum() < 30  # chi-square, 6 degrees of freedom: p < 1e-4 beyond
+
+
+def test_seeds_and_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = np.random.default_rng(2).random((100, 4))
+    whole = resampled_means(values, 200, seed=3)
+    assert not np.allclose(whole, resampled_means(values, 200, seed=4))
+    monkeypatch.setattr(significance, "_BATCH_BYTES", 8 * 100 * 7)
+    np.testing.assert_allclose(resampled_means(values, 200, seed=3), whole, rtol=1e-13)
+
+
+def test_intervals_cover_the_truth_of_skewed_values() -> None:
+    rng, covered = np.random.default_rng(4), 0
+    for trial in range(300):
+        low, high = interval(resampled_means(rng.exponential(1, (200, 1)), 400, seed=trial))[:, 0]
+        covered += low <= 1 <= high
+    assert 0.90 <= covered / 300 <= 0.98
+
+
+def test_paired_differences_are_narrower_than_unpaired() -> None:
+    rng = np.random.default_rng(5)
+    hard = rng.exponential(1, 800)
+    both = np.stack([hard + rng.normal(0, 0.1, 800) + 0.02, hard + rng.normal(0, 0.1, 800)], axis=1)
+    draws = resampled_means(both)
+    width = np.ptp(interval(draws[:, :1] - draws[:, 1:])[:, 0])
+    assert width == pytest.approx(2 * 1.96 * (both[:, 0] - both[:, 1]).std() / np.sqrt(800), rel=0.1)
+    assert width < np.ptp(interval(draws)[:, 0]) / 4
+
+
+def test_ratio_of_a_multiple_is_exact_and_division_by_zero_is_nan() -> None:
+    a = np.random.default_rng(6).random((100, 1))
+    draws = resampled_means(np.hstack([a, 3 * a, 0 * a]), 200)
+    np.testing.assert_allclose(ratio_interval(draws[:, 1:2], draws[:, :1]), 3)
+    assert np.isnan(ratio_interval(draws[:, :1], draws[:, 2:])).all()
+
+
+def test_sign_flips_by_enumeration() -> None:
+    # Four users, all better by 1: of the 16 sign patterns 2 are as extreme, so p tends to 1/8.
+    assert sign_flip_p(np.ones((4, 1)), 40_000)[0] == pytest.approx(1 / 8, abs=0.006)
+    assert sign_flip_p(np.zeros((4, 1)), 100)[0] == 1
+
+
+def test_sign_flips_are_uniform_without_a_difference_and_small_with_one() -> None:
+    rng = np.random.default_rng(7)
+    p = sign_flip_p(rng.normal(0, 1, (200, 500)), 500)
+    assert 0.03 <= (p <= 0.05).mean() <= 0.075
+    assert sign_flip_p(rng.normal(0.5, 1, (200, 1)), 500)[0] == pytest.approx(1 / 501)
+
+
+def test_ten_thousand_users_two_thousand_resamples_within_two_seconds_and_bounded_memory() -> None:
+    values = np.random.default_rng(8).random((10_000, 50))
+    resampled_means(values[:10], 2)  # compilation
+    tracemalloc.start()
+    began = time.process_time()
+    draws = resampled_means(values, 2000)
+    taken, peak = time.process_time() - began, tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert draws.shape == (2000, 50)
+    assert taken < 2
+    assert peak < 200e6
