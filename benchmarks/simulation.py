@@ -193,12 +193,14 @@ class Shopper:
         self.reading, self.seeing, self.clicked = True, True, False
 
     def new_row(self, row: int) -> None:
+        """Scrolls on, or stops."""
         if row > 0:
             on = self.gaze[0] * (1.0 - self.b.distraction if self.clicked else 1.0)
             self.reading = self.reading and py_uniform(py_draw(self.key, SCROLL + row - 1)) < on
         self.seeing, self.clicked = self.reading, False
 
     def step(self, s: int, place: int, item: dict[str, Any], appeal: float) -> int:
+        """Outcome bits of one slot."""
         b, before = self.b, self.before
         near = sum(o["group"] == item["group"] for o in before)
         alike = sum(o["theme"] == item["theme"] for o in before) - near
@@ -215,7 +217,9 @@ class Shopper:
         self.clicked = True
         if py_uniform(py_draw(self.key, 4 * s + 2)) >= py_sigmoid(b.cart + b.cart_quality * item["quality"] - b.afford * dear):
             return 3
-        return 7 if py_uniform(py_draw(self.key, 4 * s + 3)) >= py_sigmoid(b.buy - b.afford * dear) * b.duplicate_buy**near else 15
+        return (
+            7 if py_uniform(py_draw(self.key, 4 * s + 3)) >= py_sigmoid(b.buy - b.afford * dear) * b.duplicate_buy**near else 15
+        )
 
 
 def py_interest(world: Any, user: int, time: int) -> list[float]:

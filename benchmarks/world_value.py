@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -89,9 +89,28 @@ def measure(profile: str = "demo", count: int = 200) -> dict[str, object]:
         "contexts": count,
         "ratio_to_relevance": table,
         "share_of_best_page": {str(seed): tiny_regret(seed, 100) for seed in SEEDS},
-        "machine": platform.processor() or platform.machine(),
         "command": "python benchmarks/world_value.py --save",
     }
+
+
+def tables(found: Any) -> str:
+    """The figures as the two Markdown tables of docs/world.md; rows are seeds, cells ratios with their 95 % intervals."""
+    lines = []
+    for metric, seeds in found["ratio_to_relevance"].items():
+        makers = [name for name in next(iter(seeds.values())) if name != "relevance" and not name.startswith("MMR")]
+        lines += [
+            "",
+            f"| {metric} a page | relevance | MMR at its best weight | {' | '.join(makers)} |",
+            "|---" * (3 + len(makers)) + "|",
+        ]
+        for seed, rows in seeds.items():
+            mmr = next(v for k, v in rows.items() if k.startswith("MMR"))
+            cells = [f"{v[0]:.2f} [{v[1]:.2f}, {v[2]:.2f}]" for v in (mmr, *(rows[name] for name in makers))]
+            lines.append(f"| seed {seed} | {rows['relevance'][0]:.3g} = 1 | {' | '.join(cells)} |")
+    lines += ["", "| share of the best page's clicks | relevance | page-aware |", "|---|---|---|"]
+    for seed, share in found["share_of_best_page"].items():
+        lines.append(f"| seed {seed} | {share['relevance']:.3f} | {share['page-aware']:.3f} |")
+    return "\n".join(lines[1:])
 
 
 def main() -> None:
@@ -101,7 +120,7 @@ def main() -> None:
     parser.add_argument("--contexts", type=int, default=200)
     arguments = parser.parse_args()
     found = measure(count=arguments.contexts)
-    print(json.dumps(found, indent=1))
+    print(tables(found))
     if arguments.save:
         RESULT.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 

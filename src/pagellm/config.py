@@ -39,7 +39,7 @@ class CandidateConfig(_Section):
     pairs: int = Field(200, ge=0, le=5_000, description="taken by the same users as the history")
     text: int = Field(100, ge=0, le=5_000, description="most alike in text to the history")
     policy: int = Field(150, ge=0, le=5_000, description="most probable under the language model")
-    content_dims: int = Field(128, ge=8, le=1_024, description="size of an item's content vector")
+    content_dims: int = Field(256, ge=8, le=1_024, description="size of an item's content vector")
     drop: tuple[str, ...] = Field((), description="evidence left out, for ablations: pairs, popularity, text, profile, policy")
 
 
@@ -71,7 +71,11 @@ class SFTConfig(_Section):
     head_batch: int = Field(128, ge=1, le=4_096, description="contexts a step of the evidence head")
     head_lr: float = Field(2e-3, gt=0, le=1, description="peak learning rate of the evidence head")
     head_contexts: int = Field(40_000, ge=100, description="newest contexts that the evidence head learns from")
-    refresh: bool = Field(True, description="fit the language model again up to the test cut once the head is fitted")
+    refresh: Literal["off", "test", "end"] = Field(
+        "test",
+        description="fit the language model again once the head is fitted, on what precedes the test cut or on all of the log; "
+        "a run refreshed to the end is for serving and can no longer be judged on its test part",
+    )
     checkpoint_s: float = Field(20.0, ge=0, description="seconds between checkpoints")
 
 

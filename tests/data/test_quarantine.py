@@ -8,10 +8,12 @@ import json
 import math
 import random
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 
+import polars as pl
 import pytest
-from data_shops import INTERACTIONS, ITEMS, T0, as_csv, write
+from data_shops import INTERACTIONS, ITEMS, T0, as_csv, long_rows, page_events, page_rows, write
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -278,3 +280,54 @@ def test_no_bytes_crash_it(tmp_path: Path, drawn, form, table):
     except DataError:
         return
     assert all(f.rows == f.accepted + f.quarantined for f in result.files)
+
+
+names = [*("page_id", "timestamp", "user_id", "slots", "item_id", "row", "col", "propensity", "viewed", "slot_id")]
+names += [*("event", "event_id", "value", "currency", "order_id", "rating")]
+few = values | st.sampled_from(["p1", "p2", "r0c1", "select_item", "purchase", 0, 1, 0.5, [{"item_id": "SKU/1", "col": 0}]])
+loose_rows = st.lists(st.dictionaries(st.sampled_from(names), few, max_size=12), max_size=10)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(loose_rows, loose_rows, st.booleans())
+def test_no_page_log_crashes_it(tmp_path: Path, shown, happened, long):
+    write(tmp_path, "csv", items=ITEMS)
+    pages, events = (long_rows(page_rows(3)) if long else page_rows(3)), page_events(3)
+    for name, table in (("impressions", [*pages, *shown]), ("events", [*events, *happened])):
+        (tmp_path / f"{name}.ndjson").write_text("".join(json.dumps(row) + "\n" for row in table))
+    store = tmp_path / "bad.ndjson"
+    counts = {"items.csv": 12, "impressions.ndjson": len(pages) + len(shown), "events.ndjson": len(events) + len(happened)}
+    assert_exact(check_log(tmp_path, quarantine=store), store, counts)
+
+
+KINDS = {
+    "text": ["a"] * 3,
+    "empty": [None] * 3,
+    "integers": [1, 2, 2**62],
+    "floats": [1.5, float("nan"), float("inf")],
+    "truth": [True, False, None],
+    "dates": [datetime(2020, 1, 1), datetime(1, 1, 1), None],
+    "lists": [[1], [], None],
+    "records": [{"a": 1}, {"a": None}, None],
+    "lists of records": [[{"item_id": "SKU/1", "col": 0}], [], None],
+    "bytes": [b"\xff", b"u", None],
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("table", ["items", "users", "interactions", "impressions", "events"])
+def test_no_type_of_a_parquet_column_crashes_it(kind: str, table: str, tmp_path: Path):
+    pages = table in ("impressions", "events")
+    tables = {"impressions": page_rows(3), "events": page_events(3)} if pages else {"interactions": INTERACTIONS}
+    tables |= {"items": ITEMS, "users": [{"user_id": f"u{n}", "country": "DE"} for n in range(3)]}
+    write(tmp_path, "parquet", **tables)
+    whole = pl.read_parquet(tmp_path / f"{table}.parquet").head(3)
+    for column in whole.columns:
+        whole.with_columns(pl.Series(column, KINDS[kind])).write_parquet(tmp_path / f"{table}.parquet")
+        try:
+            result = check_log(tmp_path, quarantine=tmp_path / "bad.ndjson")
+        except DataError as error:
+            told = str(error)
+            assert table in told, told
+            continue
+        assert all(f.rows == f.accepted + f.quarantined for f in result.files)

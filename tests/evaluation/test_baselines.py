@@ -258,3 +258,36 @@ def test_every_classical_name_is_fitted_on_a_split(protocol: str) -> None:
             np.testing.assert_array_equal(again.ranker.rank(contexts, 20), fitted.ranker.rank(contexts, 20))
     with pytest.raises(UsageError, match="Did you mean"):
         fit_classical("sasrec", split, VECTORS)
+
+
+def test_a_search_sees_nothing_that_came_after_its_contexts() -> None:
+    log = random_log(150, ITEMS, seed=13)
+    split = make_split(log, ITEMS)
+    late = ~split.fit_until_test
+    changed = replace(log, item=np.where(late, (log.item + 1) % ITEMS, log.item).astype(np.int32))
+    for name in ("itemknn", "ease", "text"):
+        found = fit_classical(name, make_split(changed, ITEMS), VECTORS).search
+        assert found == fit_classical(name, split, VECTORS).search
+
+
+def test_a_search_fits_on_what_is_older_than_the_valid_contexts() -> None:
+    split = make_split(random_log(150, ITEMS, seed=13), ITEMS)
+    more = replace(split, fit_until_test=np.ones(len(split.log), bool), candidates_test=np.ones(ITEMS, bool))
+    for name in ("itemknn", "ease", "text"):
+        assert fit_classical(name, more, VECTORS).search == fit_classical(name, split, VECTORS).search
+
+
+def test_popularity_is_live_where_time_parts_past_from_future_and_static_elsewhere() -> None:
+    log = random_log(150, ITEMS, seed=13)
+    for protocol in ("temporal", "last-out"):
+        split = make_split(log, ITEMS, protocol)
+        every = np.ones(len(log), bool)
+        counted = every if protocol == "temporal" else split.fit_until_test
+        contexts = split.test.take(split.test.warm)
+        ranked = {
+            name: fit_popularity(log, mask, split.candidates_test, 30).rank(contexts, 10)
+            for name, mask in (("right", counted), ("wrong", split.fit_until_test if protocol == "temporal" else every))
+        }
+        assert (ranked["right"] != ranked["wrong"]).any()
+        found = fit_classical("popularity-30d", split, VECTORS).ranker.rank(contexts, 10)
+        np.testing.assert_array_equal(found, ranked["right"])

@@ -48,6 +48,11 @@ def test_intervals_cover_the_truth_of_skewed_values() -> None:
     assert 0.90 <= covered / 300 <= 0.98
 
 
+def test_interval_leaves_as_much_on_either_side() -> None:
+    np.testing.assert_allclose(interval(np.arange(1001.0)[:, None]), [[25], [975]])
+    np.testing.assert_allclose(interval(np.arange(1001.0)[:, None], level=0.9), [[50], [950]])
+
+
 def test_paired_differences_are_narrower_than_unpaired() -> None:
     rng = np.random.default_rng(5)
     hard = rng.exponential(1, 800)

@@ -174,7 +174,11 @@ def _rules(draw: st.DrawFn, items: int, pin_slots: list[str], slots: list[str], 
     window = st.sampled_from(["row", "page"])
     if sometimes(5):
         rules["max_per"] = [
-            {"field": draw(st.sampled_from(["brand", "categories[0]", "new"])), "limit": draw(st.integers(1, 2)), "window": draw(window)}
+            {
+                "field": draw(st.sampled_from(["brand", "categories[0]", "new"])),
+                "limit": draw(st.integers(1, 2)),
+                "window": draw(window),
+            }
             for _ in range(draw(st.integers(1, 2)))
         ]
     if sometimes(6):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from itertools import permutations
 
 import numpy as np
@@ -70,3 +71,11 @@ def test_the_page_aware_maker_comes_near_the_best_page(worth):
     share = worth.tiny_regret(1, 15)
     assert share["relevance"] < share["page-aware"] <= 1.0
     assert share["page-aware"] > 0.97
+
+
+def test_the_documented_figures_are_those_of_the_saved_run(worth, root):
+    found = json.loads(worth.RESULT.read_text())
+    document = (root / "docs" / "world.md").read_text(encoding="utf-8")
+    assert worth.tables(found) in document
+    for seeds in found["ratio_to_relevance"].values():
+        assert all(rows["page-aware"][1] > 1.10 for rows in seeds.values())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import ast
+import re
 from dataclasses import fields
 from pathlib import Path
 
@@ -89,7 +89,7 @@ def test_users_drift_and_come_with_intents(demo):
         return np.mean([np.corrcoef(a, b)[0, 1] for a, b in zip(here, there, strict=True)])
 
     assert likeness(1) > 0.95
-    assert likeness(60) < likeness(5) < 0.97
+    assert likeness(60) < 0.9 < likeness(5)
     people = demo.users_at(user, start)
     assert abs((people.intent >= 0).mean() - demo.spec.behavior.intent_share) < 0.1
     came = people.intent >= 0
@@ -140,7 +140,9 @@ def test_visits_are_as_many_as_asked_and_in_order(name):
     assert visits.time[-1] < spec.end
     users_of = {(s, u) for s, u in zip(visits.session.tolist(), visits.user.tolist(), strict=True)}
     assert len(users_of) == visits.session.max() + 1
-    assert np.array_equal(np.sort(np.unique(visits.session, return_index=True)[1]), np.unique(visits.session, return_index=True)[1])
+    assert np.array_equal(
+        np.sort(np.unique(visits.session, return_index=True)[1]), np.unique(visits.session, return_index=True)[1]
+    )
 
 
 def test_specs_survive_json(tiny):
@@ -168,10 +170,7 @@ def test_no_model_training_or_evaluation_code_imports_the_world(root: Path):
     guilty = []
     for path in (root / "src" / "pagellm").rglob("*.py"):
         part = path.relative_to(root / "src" / "pagellm").parts[0]
-        if part in allowed or part == "pipeline.py":
-            continue
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            names = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
-            names += [a.name for a in node.names] if isinstance(node, ast.Import) else []
-            guilty += [str(path) for n in names if n.startswith("pagellm.simulation")]
+        imported = re.search(r"^\s*(from|import) pagellm\.simulation", path.read_text(encoding="utf-8"), re.MULTILINE)
+        if imported and part not in allowed and part != "pipeline.py":
+            guilty.append(str(path))
     assert guilty == []

@@ -31,7 +31,7 @@ def draw_pool(
     `allowed` [item] says what may be shown at all; `extra` [context, any] adds the policy's own favorites; without `repeats` items of
     the context's own history are left out.
     """
-    channels = [c for c in (*_popular(evidence, contexts, config, allowed), extra) if c is not None]
+    channels = _popular(evidence, contexts, config, allowed) + ([] if extra is None else [extra])
     if config.pairs and "pairs" not in config.drop:
         channels.append(pair_candidates(evidence.postings, contexts, config.pairs, allowed))
     if config.text and "text" not in config.drop:
@@ -62,12 +62,12 @@ def unite(drawn: I32, contexts: Contexts, allowed: Bool, repeats: bool) -> I32:
     return np.ascontiguousarray(out[:, : max(int(width.max(initial=0)), 1)])
 
 
-def _popular(evidence: Evidence, contexts: Contexts, config: CandidateConfig, allowed: Bool) -> list[I32 | None]:
-    windows = ((1.0, config.popular_1d), (7.0, config.popular_7d), (30.0, config.popular_30d), (90.0, config.popular_90d))
-    if "popularity" in config.drop:
-        windows = ()
-    kinds: list[tuple[float | None, int]] = [*windows, (None, config.popular_all)]
-    return [popular_candidates(evidence.postings, contexts.time, d, k, allowed) if k else None for d, k in kinds]
+def _popular(evidence: Evidence, contexts: Contexts, config: CandidateConfig, allowed: Bool) -> list[I32]:
+    recent = ((1.0, config.popular_1d), (7.0, config.popular_7d), (30.0, config.popular_30d), (90.0, config.popular_90d))
+    kinds: list[tuple[float | None, int]] = [(None, config.popular_all)]
+    if "popularity" not in config.drop:
+        kinds += recent
+    return [popular_candidates(evidence.postings, contexts.time, days, k, allowed) for days, k in kinds if k]
 
 
 @njit(cache=True, parallel=True)

@@ -31,8 +31,17 @@ def texts(column: pl.Series) -> pl.Series:
     if column.dtype.is_nested():
         cells = [None if v is None else LIST_MARK + json.dumps(v, default=str) for v in column.to_list()]
         return pl.Series(column.name, cells, pl.String)
+    if column.dtype == pl.Binary:
+        return pl.Series(column.name, [_decoded(v) for v in column.to_list()], pl.String)
     text = column if column.dtype == pl.String else column.cast(pl.String, strict=False)
     return text.set(text == "", None)
+
+
+def _decoded(value: bytes | None) -> str | None:
+    try:
+        return value.decode("utf-8") or None if value is not None else None
+    except UnicodeDecodeError:
+        return LIST_MARK
 
 
 def missing(text: pl.Series) -> Bool:

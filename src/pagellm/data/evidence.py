@@ -46,6 +46,7 @@ class Evidence:
     vectors: F32  # [item, dim] unit content vectors
     categories: I32  # [item] code of the leading category, -1 where unknown
     brands: I32  # [item]
+    drop: tuple[str, ...] = ()  # groups whose columns stay zero, for ablations
 
     def features(self, contexts: Contexts, pool: I32) -> F32:
         """Evidence for each candidate. Shape [context, candidate, len(NAMES)]; zeros where the pool is empty (NO_ITEM)."""
@@ -56,7 +57,13 @@ class Evidence:
             text,
             profile,
         )
-        return np.concatenate(parts, axis=2)
+        features = np.concatenate(parts, axis=2)
+        features[:, :, [name in self._dropped for name in NAMES]] = 0
+        return features
+
+    @property
+    def _dropped(self) -> set[str]:
+        return {name for group in self.drop for name in GROUPS.get(group, ())}
 
     def tastes(self, contexts: Contexts) -> F32:
         """The faded mean of each history's content vectors. Shape [context, dim], zeros without history."""
@@ -72,7 +79,9 @@ class Evidence:
         return text, profile
 
 
-def build_evidence(catalog: Catalog, log: Interactions, vectors: F32, known: Bool | None = None) -> Evidence:
+def build_evidence(
+    catalog: Catalog, log: Interactions, vectors: F32, known: Bool | None = None, drop: tuple[str, ...] = ()
+) -> Evidence:
     """Evidence over a log. `known` [event] leaves out what may never be read, for splits in which time parts nothing."""
     return Evidence(
         log,
@@ -80,6 +89,7 @@ def build_evidence(catalog: Catalog, log: Interactions, vectors: F32, known: Boo
         vectors,
         field_codes(catalog, ("main_category", "categories[0]")),
         field_codes(catalog, ("brand", "seller_id")),
+        drop,
     )
 
 

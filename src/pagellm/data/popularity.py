@@ -32,7 +32,7 @@ def popular_candidates(postings: Postings, times: I64, window_d: float | None, k
     by_time = np.argsort(postings.taken, kind="stable")
     item = np.repeat(np.arange(n_items, dtype=np.int32), np.diff(postings.taken_offsets))[by_time]
     moments, place = np.unique(times, return_inverse=True)
-    width = np.int64(2**62) if window_d is None else np.int64(window_d * DAY)
+    width = 2**62 if window_d is None else int(window_d * DAY)
     tops = _tops(postings.taken[by_time], item, moments, width, n_items, k, allowed)
     return np.ascontiguousarray(tops[place])
 

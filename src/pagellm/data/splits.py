@@ -39,10 +39,12 @@ class Split:
     card: dict[str, object]  # JSON-able: the protocol in numbers
 
 
-def make_split(log: Interactions, n_items: int, protocol: str = "temporal", seed: int = LINEAGE_SEED) -> Split:
-    """The split of this name; `seed` matters to `multivae` alone."""
+def make_split(
+    log: Interactions, n_items: int, protocol: str = "temporal", seed: int = LINEAGE_SEED, cuts: tuple[float, float] = (0.8, 0.9)
+) -> Split:
+    """The split of this name; `seed` matters to `multivae` alone, `cuts` (valid_at, test_at) to `temporal` alone."""
     if protocol == "temporal":
-        return temporal_split(log, n_items)
+        return temporal_split(log, n_items, *cuts)
     if protocol == "last-out":
         return last_out_split(log, n_items)
     if protocol == "multivae":
@@ -147,7 +149,7 @@ def split_from_card(log: Interactions, n_items: int, path: Path) -> Split:
         cuts = float(card.get("valid_at", 0.8)), float(card.get("test_at", 0.9))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as problem:
         raise RunError(f"The split card {path.name} cannot be read ({problem}). Train again to write a new one.") from problem
-    split = temporal_split(log, n_items, *cuts) if protocol == "temporal" else make_split(log, n_items, protocol, seed)
+    split = make_split(log, n_items, protocol, seed, cuts)
     differing = [key for key in card if json.loads(json.dumps(split.card.get(key))) != card[key]]
     if differing:
         raise RunError(

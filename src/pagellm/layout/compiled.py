@@ -6,8 +6,6 @@ whatever ads, limits and fills say. Knows no user, no candidates, no probabiliti
 
 from __future__ import annotations
 
-import numbers
-import re
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -15,8 +13,9 @@ import polars as pl
 
 from pagellm.catalog import Catalog
 from pagellm.errors import LayoutError
-from pagellm.layout.select import columns_of, kind_of, near, select
-from pagellm.layout.spec import Dedup, Layout, MaxPer, MinPer, Source
+from pagellm.layout.fields import column_of, field_codes, theme, unit_codes
+from pagellm.layout.select import kind_of, select
+from pagellm.layout.spec import Layout, MaxPer, MinPer, Source
 from pagellm.types import F32, I32, I64, NO_ITEM, Bool, Origin
 
 
@@ -193,19 +192,6 @@ def _fill(source: Source, catalog: Catalog, now: int) -> Bool:
     return theme(source.theme, catalog) if source.theme is not None else np.ones(len(catalog), np.bool_)
 
 
-def theme(name: str, catalog: Catalog) -> Bool:
-    """Items that carry this entry in `categories`, a list or a single text. Shape [item]."""
-    kind = kind_of(catalog.frame["categories"]) if "categories" in catalog.frame.columns else "absent"
-    if kind not in ("list", "text"):
-        raise LayoutError(
-            f"A row with theme {name!r} needs a column `categories` of texts in the catalog. It is {kind}. "
-            "Add it to the items file, or fill the row with { filter = … }."
-        )
-    column = catalog.frame["categories"]
-    hits = column.list.contains(name) if kind == "list" else column.cast(pl.String) == name
-    return np.asarray(hits.fill_null(False).to_numpy(), np.bool_)
-
-
 def _ad_slots(layout: Layout) -> Bool:
     slots = np.zeros((len(layout.rows), max(row.capacity for row in layout.rows)), np.bool_)
     for slot in layout.rules.ads.slots if layout.rules.ads is not None else ():
@@ -215,22 +201,23 @@ def _ad_slots(layout: Layout) -> Bool:
 
 def _caps(layout: Layout, catalog: Catalog) -> tuple[Cap, ...]:
     every = np.ones(len(layout.rows), np.bool_)
-    caps = []
+    caps: list[Cap] = []
     if layout.ad_limit is not None and layout.rules.ads is not None:
         codes = np.where(_sponsored(layout, catalog), 0, -1).astype(np.int32)
         caps.append(Cap(layout.rules.ads.name, codes, layout.ad_limit, False, every, False))
     for rule in layout.rules.max_per:
         codes = field_codes(rule, catalog)
         caps.append(Cap(rule.name, codes, rule.limit, rule.window == "row", _covered(rule, layout), False))
-    for dedup in layout.rules.dedup:
-        if dedup.unit != "item":  # no item ever repeats on a page
-            caps.append(Cap(dedup.name, _unit_codes(dedup, catalog), 1, dedup.scope == "row", every, dedup.soft))
+    dedups = [rule for rule in layout.rules.dedup if rule.unit != "item"]  # no item ever repeats on a page
+    caps += [Cap(rule.name, unit_codes(rule, catalog), 1, rule.scope == "row", every, rule.soft) for rule in dedups]
     return tuple(caps)
 
 
 def _need(rule: MinPer, layout: Layout, catalog: Catalog) -> Need:
-    if rule.value is None and kind_of(catalog.frame[_column(rule, catalog)]) not in ("flag", "nothing"):
-        raise LayoutError(f"{rule.name}: {rule.field!r} is no true/false column, so the rule needs `value`. Name the value to count.")
+    if rule.value is None and kind_of(column_of(rule, catalog)) not in ("flag", "nothing"):
+        raise LayoutError(
+            f"{rule.name}: {rule.field!r} is no true/false column, so the rule needs `value`. Name the value to count."
+        )
     wanted = rule if rule.value is not None else rule.model_copy(update={"value": True})
     return Need(rule.name, field_codes(wanted, catalog) == 0, rule.limit, rule.window == "row", _covered(rule, layout), rule.soft)
 
@@ -242,57 +229,3 @@ def _covered(rule: MaxPer | MinPer, layout: Layout) -> Bool:
 def _frequency(layout: Layout) -> Frequency | None:
     rule = layout.rules.frequency_cap
     return None if rule is None else Frequency(rule.name, rule.shown, rule.days, rule.soft)
-
-
-def _column(rule: MaxPer | MinPer, catalog: Catalog) -> str:
-    name = rule.field.partition("[")[0]
-    if name not in catalog.frame.columns:
-        known = columns_of(catalog)
-        hint = near(name, known) or f" It has: {', '.join(known)}."
-        raise LayoutError(f"{rule.name}: {name!r} is not a column of the catalog.{hint}")
-    return name
-
-
-def field_codes(rule: MaxPer | MinPer, catalog: Catalog) -> I32:
-    """Code of each item's value of the rule's field, -1 where missing; with `value`, 0 for it and -1 for all others. [item]"""
-    column = catalog.frame[_column(rule, catalog)]
-    kind = kind_of(column)
-    if ("[" in rule.field) != (kind == "list") and kind != "nothing":
-        hint = f"name a part, as in {rule.field}[0]" if kind == "list" else "leave the part out"
-        raise LayoutError(f"{rule.name}: column {column.name!r} holds {column.dtype}: {hint}.")
-    if kind == "other" or column.dtype.is_float():
-        raise LayoutError(f"{rule.name}: column {column.name!r} holds {column.dtype}. Count texts, whole numbers or true/false.")
-    if kind == "nothing":
-        return np.full(len(catalog), -1, np.int32)
-    codes, values = catalog.codes(rule.field)
-    if rule.value is None:
-        return codes
-    wanted = str(rule.value).lower() if isinstance(rule.value, bool) else str(rule.value)
-    _check_value(rule, kind, catalog)
-    return np.where(codes == (values.index(wanted) if wanted in values else -2), 0, -1).astype(np.int32)
-
-
-def _check_value(rule: MaxPer | MinPer, kind: str, catalog: Catalog) -> None:
-    given = "flag" if isinstance(rule.value, bool) else "number" if isinstance(rule.value, numbers.Number) else "text"
-    inner = catalog.frame[rule.field.partition("[")[0]].dtype.inner if kind == "list" else None  # type: ignore[attr-defined]
-    held = kind_of(pl.Series([], dtype=inner)) if inner is not None else kind
-    if held != given:
-        raise LayoutError(f"{rule.name}: the field holds {held} values, the rule's value {rule.value!r} is a {given}. Write it as a {held}.")
-
-
-def _unit_codes(rule: Dedup, catalog: Catalog) -> I32:
-    if rule.unit == "title":
-        keys = [title_key(title) or None for title in catalog.titles]
-        place: dict[str | None, int] = {None: -1}
-        return np.array([place.setdefault(key, len(place) - 1) for key in keys], np.int32)
-    if rule.unit not in catalog.frame.columns:
-        raise LayoutError(f"{rule.name} needs a column {rule.unit!r} in the catalog. Add it to the items file, or dedup by title.")
-    if kind_of(catalog.frame[rule.unit]) == "nothing":
-        return np.full(len(catalog), -1, np.int32)
-    return catalog.codes(rule.unit)[0]
-
-
-def title_key(title: str) -> str:
-    """What two titles must share to count as the same: letters and digits, whatever their case."""
-    return re.sub(r"[\W_]+", " ", title.casefold()).strip()
-

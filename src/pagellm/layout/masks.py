@@ -31,7 +31,7 @@ class PageMasks:
     """The state of a batch of pages under one compiled layout."""
 
     def __init__(
-        self, rules: CompiledLayout, candidates: I32, exclude: Bool | None = None, shown: I32 | None = None
+        self, rules: CompiledLayout, candidates: I32 | I64, exclude: Bool | None = None, shown: I32 | None = None
     ) -> None:
         """Starts a batch.
 
@@ -187,7 +187,8 @@ class PageMasks:
         ]
 
     def _page(self, page: int, logprobs: F64 | None, scores: NDArray[np.floating] | None) -> Page:
-        state, slots = self.state, []
+        state = self.state
+        slots: list[Slot] = []
         for number, row in enumerate(state.rows[page]):
             for col in range(self.rules.capacity[row] if row != NONE else 0):
                 place = len(slots)
@@ -215,13 +216,13 @@ class PageMasks:
 
     def _note_slot(self, choice: I64) -> None:
         state = self.state
-        for page in np.flatnonzero((state.row != NONE) & (choice == NONE)):
-            self._notes[page].append(f"{self._slot_id(page)}: {self._why_empty(int(page))}")
+        for page in np.flatnonzero((state.row != NONE) & (choice == NONE)).tolist():
+            self._notes[page].append(f"{self._slot_id(page)}: {self._why_empty(page)}")
         if self._levels():
             bent = (state.row != NONE) & (choice != NONE) & (state.pin_here() == NONE)
             bent &= ~state.open()[np.arange(len(choice)), choice]
-            for page in np.flatnonzero(bent):
-                names = " and ".join(self._gave_way(int(page), int(choice[page])))
+            for page in np.flatnonzero(bent).tolist():
+                names = " and ".join(self._gave_way(page, int(choice[page])))
                 self._notes[page].append(f"{self._slot_id(page)}: {names} gave way, the slot would have stayed empty")
 
     def _slot_id(self, page: int) -> str:

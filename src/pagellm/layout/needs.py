@@ -73,8 +73,8 @@ class Needs:
         """[candidate, feature] two candidates with equal features leave the same puzzle."""
         state, items, useful = self.state, self.state.items[page, places], self.useful(page)
         features = [*self.members[page][:, places].astype(np.int32)]
-        for codes in state.codes[page]:  # a value that no useful item has cannot get in the way of one
-            features.append(np.where(np.isin(codes[places], codes[useful]), codes[places], -1))
+        # a value that no useful item has cannot get in the way of one
+        features += [np.where(np.isin(codes[places], codes[useful]), codes[places], -1) for codes in state.codes[page]]
         if useful[places].any():
             mine = useful[places]
             features += [*np.where(mine, state.rules.fill[:, items], False).astype(np.int32)]

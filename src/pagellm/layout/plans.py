@@ -55,8 +55,7 @@ class Plans:
 
     def here(self) -> Bool:
         """[page, use] uses that stand in slots of the current row and of the current slot's kind."""
-        state = self.state
-        return self.uses & (self.row == state.row[:, None]) & (self.ad == state.ad_here()[:, None])
+        return np.asarray(self._in_row() & (self.ad == self.state.ad_here()[:, None]), np.bool_)
 
     def tight(self) -> Bool:
         """[page] the plan needs the current slot."""
@@ -73,7 +72,7 @@ class Plans:
         # where the whole plan stands here, an item given up for a limit frees the slot as well
         freed = planned_here | ((cost > 0) & (here.sum(1) == uses.sum(1))[:, None])
         cost += self.tight()[:, None] & ~freed
-        return cost <= self._slack()
+        return np.asarray(cost <= self._slack(), np.bool_)
 
     def _marks(self, uses: Bool) -> Bool:
         marks = np.zeros(self.state.items.shape, np.bool_)
@@ -81,13 +80,13 @@ class Plans:
         return marks
 
     def _in_row(self) -> Bool:
-        return self.uses & (self.row == self.state.row[:, None])
+        return np.asarray(self.uses & (self.row == self.state.row[:, None]), np.bool_)
 
     def _filled(self, cap: int, itself: Bool) -> Bool:
         """[page, candidate] whether the limit would not take the candidate beside the plan, less the candidate itself."""
         state = self.state
         count = state.count[:, cap] + self.reserve[:, cap] - itself
-        return (count >= state.limits[state.row, cap][:, None]) & state.cap_on[:, cap, None]
+        return np.asarray((count >= state.limits[state.row, cap][:, None]) & state.cap_on[:, cap, None], np.bool_)
 
     def _slack(self) -> I16:
         """[page, candidate] planned items beyond those still needed once the candidate stands, for the need with the fewest."""
@@ -100,7 +99,9 @@ class Plans:
             if not due.any():
                 continue
             members = needs.members[:, one.need]  # [page, candidate]
-            counted = np.take_along_axis(members, np.maximum(self.item, 0), 1) & uses & ((one.row == PAGE) | (self.row == one.row))
+            counted = (
+                np.take_along_axis(members, np.maximum(self.item, 0), 1) & uses & ((one.row == PAGE) | (self.row == one.row))
+            )
             spare = (counted.sum(1) - needs.short[:, place]).astype(np.int16)[:, None]
             helps = members & ((one.row == PAGE) | (state.row == one.row))[:, None]
             slack = np.where(due[:, None], np.minimum(slack, spare + helps), slack)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import combinations
 
 from pagellm.layout.facts import Facts
-from pagellm.layout.spec import Dedup, FrequencyCap, MaxPer, MinPer, Pin
+from pagellm.layout.spec import Dedup, FrequencyCap, MinPer, Pin
 from pagellm.types import NO_ITEM, Context
 
 PAGE = -1
@@ -46,9 +46,9 @@ class Promises:
         self.shown = Counter(int(item) for item in context.shown)
         self.pins = self._pins()
         self.pool = set(pool) | {item for _, item in self.pins.values()}
-        dedups = [rule for rule in self.rules.dedup if rule.soft]
-        cap = self.rules.frequency_cap
-        self.soft: frozenset[Soft] = frozenset([*dedups, *([cap] if cap is not None and cap.soft else [])])
+        rules: tuple[Soft | None, ...] = (*self.rules.dedup, self.rules.frequency_cap)
+        self.soft_rules = [rule for rule in rules if rule is not None and rule.soft]  # in order of precedence
+        self.soft = frozenset(self.soft_rules)
 
     def _pins(self) -> dict[SlotKey, tuple[Pin, int]]:
         pins = {}
@@ -148,8 +148,7 @@ class Promises:
                 if self.can_meet(start, [], 0, Due(kept, wish), certain=window[1]):
                     amounts = wish
                     break
-        cap = self.rules.frequency_cap
-        for soft in [*(rule for rule in self.rules.dedup if rule.soft), *([cap] if cap is not None and cap.soft else [])]:
+        for soft in self.soft_rules:
             if self.can_meet(start, [], 0, Due(kept | {soft}, amounts)):
                 kept = kept | {soft}
         return Due(kept, amounts)

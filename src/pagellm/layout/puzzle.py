@@ -12,7 +12,7 @@ import numpy as np
 from scipy.optimize import Bounds, LinearConstraint, milp
 from scipy.sparse import coo_array
 
-from pagellm.types import I32, I64, Bool
+from pagellm.types import F64, I32, I64, Bool
 
 PAGE = -1
 """Stands for a window that is the page and no single row."""
@@ -129,23 +129,23 @@ def _exact(puzzle: Puzzle) -> Plan | None:
     item, kind = np.nonzero(puzzle.fits & (puzzle.room > 0))
     first_row = len(item)
     size = first_row + len(puzzle.must)
+    use, row_of = np.arange(first_row), puzzle.row[kind]
     table = _Table(size)
-    for place in np.unique(item):
-        table.add(np.flatnonzero(item == place), 1, upper=1)
+    table.add(use, np.unique(item, return_inverse=True)[1].reshape(-1), upper=1)
     for place, room in enumerate(puzzle.room):
-        table.add(np.flatnonzero(kind == place), 1, upper=0, row=first_row + puzzle.row[place], factor=-room)
+        table.one(np.flatnonzero(kind == place), upper=0, row=first_row + int(puzzle.row[place]), factor=-int(room))
     for limit in puzzle.limits:
-        window = (limit.row == PAGE) | (puzzle.row[kind] == limit.row)
-        for code in np.unique(limit.codes[limit.codes >= 0]):
-            hits = limit.codes == code
-            table.add(np.flatnonzero(window & hits[item]), 1, upper=max(0, int(limit.left[hits].min())))
+        code = limit.codes[item]
+        hit = np.flatnonzero(((limit.row == PAGE) | (row_of == limit.row)) & (code >= 0))
+        _, first, group = np.unique(code[hit], return_index=True, return_inverse=True)
+        table.add(hit, group.reshape(-1), upper=np.maximum(limit.left[item[hit[first]]], 0))
     for want in puzzle.wants:
-        hits = want.members[item] & ((want.row == PAGE) | (puzzle.row[kind] == want.row))
+        hits = np.flatnonzero(want.members[item] & ((want.row == PAGE) | (row_of == want.row)))
         if want.row == PAGE:
-            table.add(np.flatnonzero(hits), 1, lower=want.amount)
+            table.one(hits, lower=want.amount)
         else:
-            table.add(np.flatnonzero(hits), 1, lower=0, row=first_row + want.row, factor=-want.amount)
-    table.add(first_row + np.flatnonzero(puzzle.may), 1, lower=puzzle.picks, upper=puzzle.picks)
+            table.one(hits, lower=0, row=first_row + want.row, factor=-want.amount)
+    table.one(first_row + np.flatnonzero(puzzle.may), lower=puzzle.picks, upper=puzzle.picks)
     lower, upper = np.zeros(size), np.ones(size)
     lower[first_row:] = puzzle.must
     upper[first_row:] = puzzle.must | puzzle.may
@@ -167,24 +167,32 @@ class _Table:
     """Rows of a sparse constraint matrix with their bounds."""
 
     def __init__(self, size: int) -> None:
-        self.size = size
-        self.cols: list[I64] = []
-        self.vals: list[I64] = []
-        self.lower: list[float] = []
-        self.upper: list[float] = []
+        self.size, self.height = size, 0
+        self.parts: list[tuple[I64, I64, I64]] = []  # value, row, column
+        self.lower: list[F64] = []
+        self.upper: list[F64] = []
 
-    def add(
-        self, cols: I64, value: int, lower: float = -np.inf, upper: float = np.inf, row: int | None = None, factor: int = 0
-    ) -> None:
-        """One constraint: value · sum of these variables, plus factor · the row's variable, lies between the bounds."""
-        extra = [] if row is None else [row]
-        self.cols.append(np.r_[cols, extra].astype(np.int64))
-        self.vals.append(np.r_[np.full(len(cols), value), [factor] * len(extra)].astype(np.int64))
-        self.lower.append(lower)
-        self.upper.append(upper)
+    def add(self, cols: I64, group: I64, upper: int | I64) -> None:
+        """One constraint a group: at most `upper` of these variables."""
+        count = int(group.max()) + 1 if len(group) else 0
+        self.parts.append((np.ones(len(cols), np.int64), self.height + group, cols))
+        self.lower.append(np.full(count, -np.inf))
+        self.upper.append(np.broadcast_to(np.asarray(upper, np.float64), (count,)))
+        self.height += count
+
+    def one(self, cols: I64, lower: float = -np.inf, upper: float = np.inf, row: int | None = None, factor: int = 0) -> None:
+        """The sum of these variables, plus factor · the row's variable, lies between the bounds."""
+        every = cols if row is None else np.r_[cols, row]
+        values = np.ones(len(every), np.int64)
+        if row is not None:
+            values[-1] = factor
+        self.parts.append((values, np.full(len(every), self.height), every))
+        self.lower.append(np.array([lower]))
+        self.upper.append(np.array([upper]))
+        self.height += 1
 
     def constraint(self) -> LinearConstraint:
         """All rows."""
-        rows = np.repeat(np.arange(len(self.cols)), [len(cols) for cols in self.cols])
-        matrix = coo_array((np.concatenate(self.vals), (rows, np.concatenate(self.cols))), (len(self.cols), self.size))
-        return LinearConstraint(matrix.tocsr(), self.lower, self.upper)
+        value, row, col = (np.concatenate(part) for part in zip(*self.parts, strict=True))
+        matrix = coo_array((value, (row, col)), (self.height, self.size)).tocsr()
+        return LinearConstraint(matrix, np.concatenate(self.lower), np.concatenate(self.upper))

@@ -13,7 +13,21 @@ import numpy as np
 import polars as pl
 
 from pagellm.catalog import Catalog
-from pagellm.layout.where import Both, Compare, Either, Expression, Field, Flag, Holds, Missing, Not, Value, Within, fail, parse_where
+from pagellm.layout.where import (
+    Both,
+    Compare,
+    Either,
+    Expression,
+    Field,
+    Flag,
+    Holds,
+    Missing,
+    Not,
+    Value,
+    Within,
+    fail,
+    parse_where,
+)
 from pagellm.types import DAY, Bool
 
 AGE = "age_days"
@@ -79,7 +93,7 @@ class _Selection:
             case Holds(text, field):
                 return self.holds(text, field)
             case Within(field, values):
-                return np.logical_or.reduce([self.compare(Compare(field, "==", value)) for value in values])
+                return np.asarray(np.any([self.compare(Compare(field, "==", value)) for value in values], axis=0), np.bool_)
             case Compare():
                 return self.compare(tree)
 
@@ -94,7 +108,11 @@ class _Selection:
             fail(self.text, field.at, f"{field.name!r} is not a column of the catalog.{hint}")
         if field.part is not None:
             if kind_of(column) not in ("list", "nothing"):
-                fail(self.text, field.at, f"Only a list column has parts. {field.name!r} holds {column.dtype}: leave [{field.part}] out.")
+                fail(
+                    self.text,
+                    field.at,
+                    f"Only a list column has parts. {field.name!r} holds {column.dtype}: leave [{field.part}] out.",
+                )
             column = column.list.get(field.part, null_on_oob=True) if kind_of(column) == "list" else column
         return column.fill_nan(None) if column.dtype.is_float() else column
 
@@ -104,8 +122,14 @@ class _Selection:
         if got == "nothing":
             return pl.Series([None] * len(column), dtype=pl.Boolean)
         if got != kind:
-            hint = f"Compare it with {_KINDS[got]}" if got in _KINDS else "Such columns take `is missing` and, if lists, 'text' in column"
-            fail(self.text, field.at, f"Column {field.name!r} holds {column.dtype}, which cannot be tested with {example}. {hint}.")
+            hint = (
+                f"Compare it with {_KINDS[got]}"
+                if got in _KINDS
+                else "Such columns take `is missing` and, if lists, 'text' in column"
+            )
+            fail(
+                self.text, field.at, f"Column {field.name!r} holds {column.dtype}, which cannot be tested with {example}. {hint}."
+            )
         return column
 
     def compare(self, test: Compare) -> Bool:
@@ -126,7 +150,11 @@ class _Selection:
         if kind_of(column) == "nothing":
             return np.zeros(len(column), np.bool_)
         if kind_of(column) != "list":
-            fail(self.text, field.at, f"Only a list column holds texts. {field.name!r} holds {column.dtype}: write {field.name} == {text!r}.")
+            fail(
+                self.text,
+                field.at,
+                f"Only a list column holds texts. {field.name!r} holds {column.dtype}: write {field.name} == {text!r}.",
+            )
         return _flags(column.cast(pl.List(pl.String)).list.contains(text))
 
 

@@ -30,7 +30,9 @@ Words = Annotated[str, Field(strict=True, min_length=1, max_length=2_000)]
 FieldName = Annotated[str, Field(strict=True, pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,99}(\[\d{1,4}\])?$")]
 Count = Annotated[int, Field(strict=True, ge=1, le=10_000)]
 Switch = Annotated[bool, Field(strict=True)]
-FieldValue = Annotated[bool, Field(strict=True)] | Annotated[int, Field(strict=True)] | Annotated[str, Field(strict=True, max_length=200)]
+FieldValue = (
+    Annotated[bool, Field(strict=True)] | Annotated[int, Field(strict=True)] | Annotated[str, Field(strict=True, max_length=200)]
+)
 
 
 class Record(BaseModel):
@@ -170,7 +172,10 @@ class _PerField(Record):
             raise ValueError('`rows` goes with window = "row"')
         return self
 
-    def _words(self, verb: str, sign: str) -> str:
+    @property
+    def name(self) -> str:
+        """For tables and reasons."""
+        verb, sign = ("max_per", "≤") if isinstance(self, MaxPer) else ("min_per", "≥")
         value = "" if self.value is None else f" = {str(self.value).lower() if isinstance(self.value, bool) else self.value}"
         window = self.window + (f" {', '.join(self.rows)}" if self.rows else "")
         return f"{verb} {self.field}{value} {sign} {self.limit} ({window})"
@@ -179,21 +184,11 @@ class _PerField(Record):
 class MaxPer(_PerField):
     """At most `limit` items of one value in a window; without `value` this holds for each value of the field."""
 
-    @property
-    def name(self) -> str:
-        """For tables and reasons."""
-        return self._words("max_per", "≤")
-
 
 class MinPer(_PerField):
     """At least `limit` items with the value in a window; `value` may be left out for a true/false field."""
 
     soft: Switch = False
-
-    @property
-    def name(self) -> str:
-        """For tables and reasons."""
-        return self._words("min_per", "≥")
 
 
 class Dedup(Record):

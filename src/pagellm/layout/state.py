@@ -19,14 +19,16 @@ NONE = -1
 class PageState:
     """Arrays over page and candidate. Pinned items count from the start: nothing written before them may collide."""
 
-    def __init__(self, rules: CompiledLayout, candidates: I32, exclude: Bool | None, shown: I32 | None) -> None:
+    def __init__(self, rules: CompiledLayout, candidates: I32 | I64, exclude: Bool | None, shown: I32 | None) -> None:
         pages, pool = candidates.shape
         self.rules = rules
         self.items = np.asarray(candidates, np.int64)  # [page, candidate] catalog index, NO_ITEM pads
         self.codes = np.empty((pages, len(rules.caps), pool), np.int32)  # [page, cap, candidate]
         for place, cap in enumerate(rules.caps):
             self.codes[:, place] = cap.codes[self.items]
-        self.base = rules.eligible[self.items] & (self.items >= 0) & ~_repeats(self.items)  # [page, candidate] may stand somewhere
+        self.base = (
+            rules.eligible[self.items] & (self.items >= 0) & ~_repeats(self.items)
+        )  # [page, candidate] may stand somewhere
         if exclude is not None:
             self.base &= ~exclude
         self.limits = self._limits()  # [layout_row, cap]
@@ -75,7 +77,7 @@ class PageState:
 
     def _free(self) -> Bool:
         exists = np.arange(self.rules.ad_slots.shape[1]) < self.rules.capacity[:, None]  # [layout_row, col]
-        return exists & (self.pinned == NONE)
+        return np.asarray(exists & (self.pinned == NONE), np.bool_)
 
     @property
     def left(self) -> I64:
@@ -85,12 +87,12 @@ class PageState:
     @property
     def between(self) -> Bool:
         """[page] whether the page waits for its next row."""
-        return (self.row == NONE) & (self.left > 0)
+        return np.asarray((self.row == NONE) & (self.left > 0), np.bool_)
 
     @property
     def done(self) -> Bool:
         """[page] whether all slots have been passed."""
-        return (self.row == NONE) & (self.left <= 0)
+        return np.asarray((self.row == NONE) & (self.left <= 0), np.bool_)
 
     def pin_here(self) -> I64:
         """[page] candidate pinned to the current slot, NONE."""
@@ -151,7 +153,7 @@ class PageState:
                 continue
             below = self.count[:, place] < self.limits[self.row, place][:, None]
             keep &= below | ~self.cap_on[:, place, None] if cap.soft else below
-        return keep & (self.row != NONE)[:, None]
+        return np.asarray(keep & (self.row != NONE)[:, None], np.bool_)
 
     def put(self, choice: I64) -> None:
         """Puts a candidate (NONE: nothing) into the current slot of each page that has one, and moves to the next slot."""

@@ -76,7 +76,9 @@ class Validator:
         if [(slot.row, slot.col) for slot in page.slots] != wanted:
             return [Violation("page", "", f"the page must list its {len(wanted)} slots in reading order, empty ones too")]
         return [
-            Violation("catalog", f"r{slot.row}c{slot.col}", f"item {slot.item} is not in the catalog ({len(self.catalog):,} items)")
+            Violation(
+                "catalog", f"r{slot.row}c{slot.col}", f"item {slot.item} is not in the catalog ({len(self.catalog):,} items)"
+            )
             for slot in page.slots
             if not (slot.item == NO_ITEM or 0 <= slot.item < len(self.catalog))
         ]
@@ -109,9 +111,7 @@ class Validator:
         return [] if item == pinned else [Violation(pin.name, slot_id(number, slot[1]), "the pinned item does not stand here")]
 
     @staticmethod
-    def _slot(
-        promises: Promises, standing: list[int], slot: SlotKey, item: int, before: Placed, due: Due
-    ) -> list[Violation]:
+    def _slot(promises: Promises, standing: list[int], slot: SlotKey, item: int, before: Placed, due: Due) -> list[Violation]:
         name = slot_id(len(standing) - 1, slot[1])
         ways = promises.ways(slot, before, standing, due)
         if item == NO_ITEM:

@@ -159,7 +159,9 @@ def _stray(character: str) -> str:
         "|": "Write `or`.",
         "!": "Write `not`, or != to compare.",
     }
-    return f"Cannot read {character!r} here. " + hints.get(character, "Columns, numbers, quoted text and comparisons are allowed.")
+    return f"Cannot read {character!r} here. " + hints.get(
+        character, "Columns, numbers, quoted text and comparisons are allowed."
+    )
 
 
 class _Reader:
@@ -192,9 +194,7 @@ class _Reader:
     def both(self, depth: int) -> Expression:
         return self._chain(depth, "and", self.single, Both)
 
-    def _chain(
-        self, depth: int, word: str, part: Callable[[int], Expression], join: type[Both] | type[Either]
-    ) -> Expression:
+    def _chain(self, depth: int, word: str, part: Callable[[int], Expression], join: type[Both] | type[Either]) -> Expression:
         parts = [part(depth)]
         while self.take(word):
             parts.append(part(depth))
@@ -217,7 +217,10 @@ class _Reader:
         text = self.now.text[1:-1]
         self.place += 1
         denied = self.take("not")
-        self.need("in", "After a quoted text comes `in` and a list column, as in 'Shoes' in categories. For other tests write the column first.")
+        self.need(
+            "in",
+            "After a quoted text comes `in` and a list column, as in 'Shoes' in categories. For other tests write the column first.",
+        )
         found = Holds(text, self.field(whole=True))
         return Not(found) if denied else found
 
@@ -276,7 +279,7 @@ class _Reader:
             return token.text[1:-1]
         if self.take("true", "false"):
             return token.text == "true"
-        self.stop("Expected a number, a quoted text, true or false.")
+        return self.stop("Expected a number, a quoted text, true or false.")
 
 
 def _balanced(parts: list[Expression], join: type[Both] | type[Either]) -> Expression:

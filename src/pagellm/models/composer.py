@@ -6,7 +6,7 @@ Takes a loaded run and contexts; draws candidates, reads evidence, writes within
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -16,6 +16,139 @@ from pagellm.layout.compiled import CompiledLayout, compile_layout
 from pagellm.layout.masks import PageMasks
 from pagellm.layout.spec import Layout
 from pagellm.models.codec import Prompts, encode
-from pagellm.models.decoding import EMPTY, Forced, PageScorer, Writing, Written, write_pages
+from pagellm.models.decoding import EMPTY, Forced, PageScorer, Writing, Written, context_logits, write_pages
+from pagellm.models.pools import policy_pool, read_contexts
 from pagellm.models.run import Run
-from pagellm.types import F32, F64, I32, I64, NO_ITEM, Bool, Context, Contexts, Page
+from pagellm.types import F32, F64, I32, NO_ITEM, Bool, Context, Contexts, Page
+
+_CHUNK = 512  # contexts whose evidence is held at once
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """What a batch of pages is written from."""
+
+    contexts: Contexts
+    pool: I32  # [context, candidate] NO_ITEM pads
+    evidence: F32  # [context, candidate, feature]
+    prompts: Prompts
+
+
+class LanguagePolicy:
+    """A run's policy over the pages of one layout. Satisfies `PagePolicy`; `compose_many` is the fast way for many contexts."""
+
+    def __init__(self, run: Run, layout: Layout | None = None, writing: Writing | None = None, now: int | None = None) -> None:
+        """Compiles the layout against the run's catalog; `now` (unix seconds) decides ages and pins, the end of the log if None."""
+        self.run = run
+        self.layout = layout or Layout.single_row(10)
+        self.writing = writing or Writing()
+        self._now = int(run.split.log.time.max(initial=0)) + 1 if now is None else now
+        self.rules: CompiledLayout = compile_layout(self.layout, run.catalog, self._now)
+
+    def compose(self, context: Context, rng: np.random.Generator) -> Page:
+        """One page."""
+        return self.compose_many([context], rng)[0][0]
+
+    def compose_many(self, pages: Sequence[Context], rng: np.random.Generator, group: int = 1) -> list[list[Page]]:
+        """`group` pages a context, which share its encoded prompt and its candidates."""
+        if not pages:
+            return []
+        drawn = self.draw(pages)
+        masks, written = self._write(drawn, pages, rng, group, None)
+        flat = masks.pages(written.sampled.reshape(len(pages) * group, -1), written.scores.reshape(len(pages) * group, -1))
+        return [flat[c * group : (c + 1) * group] for c in range(len(pages))]
+
+    def log_prob(self, context: Context, page: Page) -> F64:
+        """Log-probability of each slot given the slots before it, under the mask of `compose`. Shape [slot].
+
+        Of the softmax at the writing's temperature, at 1 where it is greedy; -inf for a slot that it could not have written so.
+        """
+        drawn = self.draw([context])
+        wanted = np.array([slot.item for slot in page.slots], np.int32)
+        place = {int(item): at for at, item in enumerate(drawn.pool[0]) if item != NO_ITEM}
+        choice = np.array([place.get(int(item), EMPTY) for item in wanted], np.int64)
+        foreign = (wanted != NO_ITEM) & (choice == EMPTY)
+        slots = self.rules.places
+        padded = np.full((1, 1, slots), EMPTY, np.int64)
+        padded[0, 0, : len(choice)] = choice[:slots]
+        names = [row.id for row in self.layout.rows]
+        rows = np.array([[[names.index(name) for name in page.rows]]], np.int64)
+        _, written = self._write(drawn, [context], np.random.default_rng(0), 1, Forced(padded, rows))
+        logprobs = np.array(written.logprobs[0, 0, : len(choice)])
+        logprobs[foreign] = -np.inf
+        return logprobs
+
+    def draw(self, pages: Sequence[Context]) -> Drawn:
+        """Candidates, evidence and prompts of contexts, each as of its own time."""
+        contexts = contexts_of(pages)
+        pool = self._with_required(self._pool(contexts))
+        features = self.run.evidence.features(contexts, pool)
+        return Drawn(contexts, pool, features, encode(contexts, self.run.config.model.max_history))
+
+    def _pool(self, contexts: Contexts) -> I32:
+        run = self.run
+        h = read_contexts(run.net, contexts, run.config.model.max_history)
+        allowed = self.rules.eligible
+        return policy_pool(run.net, h, run.evidence, contexts, run.config.candidates, allowed, run.config.split.repeats)
+
+    def _with_required(self, pool: I32) -> I32:
+        """The pool with the layout's pinned items added where they are missing."""
+        missing = [np.where((pool == item).any(1), NO_ITEM, item).astype(np.int32) for item in self.rules.required_items]
+        return np.concatenate([pool, *(column[:, None] for column in missing)], axis=1)
+
+    def _write(
+        self, drawn: Drawn, pages: Sequence[Context], rng: np.random.Generator, group: int, forced: Forced | None
+    ) -> tuple[PageMasks, Written]:
+        net, prompts = self.run.net, drawn.prompts
+        exclude = np.stack([np.isin(row, page.exclude) & (row != NO_ITEM) for row, page in zip(drawn.pool, pages, strict=True)])
+        shown = np.stack([_times_shown(row, page) for row, page in zip(drawn.pool, pages, strict=True)])
+        masks = PageMasks(self.rules, *(np.repeat(a, group, 0) for a in (drawn.pool, exclude, shown)))
+        items, codes = torch.from_numpy(prompts.items), torch.from_numpy(prompts.codes)
+        with torch.no_grad():
+            scorer = PageScorer(
+                net.eval(),
+                net.embed(items, codes),
+                torch.from_numpy(prompts.lengths),
+                torch.from_numpy(drawn.pool.astype(np.int64)),
+                torch.from_numpy(drawn.evidence),
+                group,
+                self.rules.places,
+            )
+        return masks, write_pages(scorer, masks, (len(pages), group), self.writing, rng, forced)
+
+
+@dataclass(frozen=True)
+class PolicyRanker:
+    """The policy as a method that is judged: its page of k slots in one row, for contexts of the log."""
+
+    run: Run
+    candidates: Bool  # [item] what may be ranked
+    name: str = "pagellm"
+
+    def among(self, candidates: Bool) -> PolicyRanker:
+        """The same policy over other candidates."""
+        return replace(self, candidates=candidates)
+
+    def rank(self, contexts: Contexts, k: int) -> I32:
+        """Catalog indexes, best first, NO_ITEM where nothing is left. Shape [context, k].
+
+        Until the page head is trained this is the order of the logits, the lower index first of equals.
+        """
+        run, config = self.run, self.run.config
+        out = np.full((len(contexts), k), NO_ITEM, np.int32)
+        for begin in range(0, len(contexts), _CHUNK):
+            some = contexts.take(np.arange(begin, min(begin + _CHUNK, len(contexts))))
+            h = read_contexts(run.net, some, config.model.max_history)
+            pool = policy_pool(run.net, h, run.evidence, some, config.candidates, self.candidates, config.split.repeats)
+            with torch.no_grad():
+                features = torch.from_numpy(run.evidence.features(some, pool))
+                logits = context_logits(run.net, h, torch.from_numpy(pool.astype(np.int64)), features)
+            order = np.argsort(-logits.numpy(), axis=1, kind="stable")[:, :k]  # padding has logit -inf, so it comes last
+            out[begin : begin + len(some), : order.shape[1]] = np.take_along_axis(pool, order, 1)
+        return out
+
+
+def _times_shown(pool: I32, page: Context) -> I32:
+    items, counts = np.unique(page.shown, return_counts=True)
+    place = np.searchsorted(items, pool).clip(0, max(len(items) - 1, 0))
+    return np.where(items[place] == pool, counts[place], 0).astype(np.int32) if len(items) else np.zeros_like(pool)

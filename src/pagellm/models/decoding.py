@@ -40,7 +40,7 @@ class Written:
     """Pages as choices. Axes: context, page of the context's group, slot in reading order."""
 
     choice: I64  # [context, page, slot] index into the candidates, EMPTY where the slot stays empty
-    logprobs: F64  # [context, page, slot] under the sampling distribution's mask at temperature 1; 0 for empty slots
+    logprobs: F64  # [context, page, slot] of the masked softmax at the writing's temperature, at 1 where it is greedy; 0 for empty slots
     sampled: F64  # [context, page, slot] log-propensity: log of the chance with which this item was put there, 0 if greedy
     scores: F32  # [context, page, slot] the chosen logit before the mask, NaN for empty slots
     rows: F64  # [context, page] log-probability of the choice of rows; 0 where the layout fixes them
@@ -142,7 +142,7 @@ def write_pages(
         if forced is not None:
             pick = torch.from_numpy(forced.choice[:, :, slot])
         out.choice[:, :, slot], out.sampled[:, :, slot] = pick.numpy(), chance.numpy()
-        out.logprobs[:, :, slot] = logprob_of(logits, allowed, pick).numpy()
+        out.logprobs[:, :, slot] = logprob_of(logits / (writing.temperature or 1.0), allowed, pick).numpy()
         chosen = logits.gather(-1, pick.clamp_min(0)[..., None]).squeeze(-1)
         out.scores[:, :, slot] = torch.where(pick >= 0, chosen, torch.nan).numpy()
         masks.place(out.choice[:, :, slot].reshape(-1), strict=forced is None)

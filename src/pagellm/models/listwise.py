@@ -47,6 +47,7 @@ class EvidenceHead(nn.Module):
     def forward(
         self, evidence: Float[Tensor, "context candidate feature"], base: Float[Tensor, "context candidate"]
     ) -> Float[Tensor, "context candidate"]:
+        """Logits; meaningless where the pool is padding."""
         rows = torch.cat([evidence, base[..., None]], -1)
         moved: Tensor = self.layers((rows - self.mean) / self.deviation)
         return self.scale * base + moved.squeeze(-1)
@@ -74,8 +75,8 @@ def fit_listwise(
     batch: int,
     lr: float,
     seed: int,
-) -> Iterator[tuple[int, int, float]]:
-    """Fits the head on contexts that have a target in their pool; yields (step, steps, loss) after each step.
+) -> Iterator[tuple[int, int, float, float]]:
+    """Fits the head on contexts that have a target in their pool; yields (step, steps, loss, lr) after each step.
 
     Arrays over [context, candidate]; `evidence` has a feature axis more. One-cycle learning rate (Smith and Topin 2018), AdamW.
     The same seed gives the same weights for the same number of threads.
@@ -97,6 +98,6 @@ def fit_listwise(
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-            schedule.step()
             step += 1
-            yield step, steps, float(loss.detach())
+            yield step, steps, float(loss.detach()), float(schedule.get_last_lr()[0])
+            schedule.step()

@@ -29,13 +29,21 @@ class Backbone(Protocol):
     """A causal LM on vectors: the small one built here, or a Hugging Face model behind an adapter."""
 
     @property
-    def dims(self) -> int: ...
+    def dims(self) -> int:
+        """Size of the vectors that go in and come out."""
+        ...
 
-    def __call__(self, x: Tensor) -> Tensor: ...
+    def __call__(self, x: Tensor) -> Tensor:
+        """Hidden vectors [page, token, dim] of sequences padded on the right."""
+        ...
 
-    def prefill(self, x: Tensor, lengths: Tensor, pages: int, capacity: int) -> tuple[Tensor, Cache]: ...
+    def prefill(self, x: Tensor, lengths: Tensor, pages: int, capacity: int) -> tuple[Tensor, Cache]:
+        """Last hidden vectors [context, dim] of the prompts, and a cache for `pages` pages a context of at most `capacity` tokens."""
+        ...
 
-    def step(self, x: Tensor, cache: Cache) -> Tensor: ...
+    def step(self, x: Tensor, cache: Cache) -> Tensor:
+        """Hidden vectors [context, page, dim] after one more token a page."""
+        ...
 
 
 class PolicyNet(nn.Module):
@@ -43,8 +51,12 @@ class PolicyNet(nn.Module):
 
     content: Tensor
 
-    def __init__(self, config: ModelConfig, content: F32, features: int, backbone: nn.Module | None = None) -> None:
+    def __init__(
+        self, config: ModelConfig, content: F32, features: int, backbone: nn.Module | None = None, blind: bool = False
+    ) -> None:
+        """`blind` leaves the language model's opinion out of the logits: the ablation that shows what it adds."""
         super().__init__()
+        self.blind = blind
         shape = BackboneShape(config.dims, config.layers, config.heads, config.ffn_dims, dropout=config.dropout)
         self.backbone = backbone or SmallBackbone(shape)
         self.dims = dims = int(self.backbone.dims)  # type: ignore[arg-type]
@@ -61,6 +73,14 @@ class PolicyNet(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
         self._start(dims)
 
+    def reset(self, seed: int) -> None:
+        """Draws the language model's weights anew; a pre-trained backbone and its item vectors keep what they have learned."""
+        if isinstance(self.backbone, SmallBackbone):
+            torch.manual_seed(seed)
+            self.backbone.load_state_dict(SmallBackbone(self.backbone.shape).state_dict())
+            self._start(self.dims)
+            nn.init.zeros_(self.bias)
+
     def _start(self, dims: int) -> None:
         for table in (self.ids, self.gaps, self.rows):
             nn.init.normal_(table.weight, std=0.02)
@@ -75,7 +95,7 @@ class PolicyNet(nn.Module):
         """E: one vector an item."""
         return self.ids.weight + self.project(self.content)
 
-    def item_vectors_of(self, items: Int[Tensor, "..."]) -> Float[Tensor, "... dim"]:
+    def item_vectors_of(self, items: Int[Tensor, ...]) -> Float[Tensor, "... dim"]:
         """Rows of E without making the rest of it."""
         return self.ids(items) + self.project(self.content[items])
 
@@ -106,6 +126,8 @@ class PolicyNet(nn.Module):
     ) -> Float[Tensor, "context candidate"]:
         """The language model's log-probabilities over each pool, -inf where the pool is padding."""
         known = pool.clamp_min(0)
+        if self.blind:
+            h = torch.zeros_like(h)
         logits = torch.einsum("ncd,nd->nc", self.item_vectors_of(known), h) + self.bias[known]
         return logits.masked_fill(pool < 0, -torch.inf).log_softmax(-1)
 

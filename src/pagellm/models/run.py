@@ -40,7 +40,15 @@ from pagellm.models.storage import (
 )
 from pagellm.types import F32, Interactions
 
-FILES = ("config.json", "card.json", "data.json", "catalog.parquet", "events.parquet", "content.safetensors", "policy.safetensors")
+FILES = (
+    "config.json",
+    "card.json",
+    "data.json",
+    "catalog.parquet",
+    "events.parquet",
+    "content.safetensors",
+    "policy.safetensors",
+)
 LAYOUT, METRICS = "layout.toml", "metrics.jsonl"
 
 
@@ -60,7 +68,13 @@ class Run:
 
 def data_facts(log: Log) -> dict[str, Any]:
     """What identifies the data that a run was made from."""
-    return {"name": log.name, "fingerprint": log.fingerprint, "release": log.release, "pagellm": __version__, "torch": torch.__version__}
+    return {
+        "name": log.name,
+        "fingerprint": log.fingerprint,
+        "release": log.release,
+        "pagellm": __version__,
+        "torch": torch.__version__,
+    }
 
 
 def save_inputs(folder: Path, config: RunConfig, log: Log, split: Split, content: F32) -> None:
@@ -91,17 +105,21 @@ def load_run(folder: Path | str) -> Run:
     try:
         config = RunConfig.model_validate(read_json(folder / "config.json"))
     except ValidationError as problem:
-        raise RunError(f"The configuration of {folder} does not fit this version of pagellm ({problem.error_count()} settings).") from problem
+        raise RunError(
+            f"The configuration of {folder} does not fit this version of pagellm ({problem.error_count()} settings)."
+        ) from problem
     catalog = Catalog(pl.read_parquet(folder / "catalog.parquet"))
     log = _events(pl.read_parquet(folder / "events.parquet"))
     split = make_run_split(log, len(catalog), config)
     content = read_tensors(folder / "content.safetensors")[0]["content"].numpy()
-    evidence = make_evidence(catalog, split, content)
+    evidence = make_evidence(catalog, split, content, config)
     net = make_net(config, content)
     weights, _ = read_tensors(folder / "policy.safetensors")
     missing, unexpected = net.load_state_dict(weights, strict=False)
     if missing or unexpected:
-        raise RunError(f"The weights of {folder} do not fit its configuration: {', '.join([*missing, *unexpected][:3])}. Train it again.")
+        raise RunError(
+            f"The weights of {folder} do not fit its configuration: {', '.join([*missing, *unexpected][:3])}. Train it again."
+        )
     return Run(folder, config, read_json(folder / "data.json"), catalog, split, content, evidence, net.eval())
 
 
@@ -111,16 +129,17 @@ def make_run_split(log: Interactions, n_items: int, config: RunConfig) -> Split:
     return make_split(log, n_items, config.split.protocol, cuts=cuts)
 
 
-def make_evidence(catalog: Catalog, split: Split, content: F32) -> Evidence:
-    """Evidence over the split's log: every event under a split in time, else only what may be fitted before the test."""
-    return build_evidence(catalog, split.log, content, None if split.point_in_time else split.fit_until_valid)
+def make_evidence(catalog: Catalog, split: Split, content: F32, config: RunConfig) -> Evidence:
+    """Evidence over the split's log: every event under a split in time, else only what may be fitted before validation."""
+    known = None if split.point_in_time else split.fit_until_valid
+    return build_evidence(catalog, split.log, content, known, config.candidates.drop)
 
 
 def make_net(config: RunConfig, content: F32) -> PolicyNet:
     """A fresh policy network for this configuration, its weights drawn from the seed."""
     torch.manual_seed(config.seed)
     if config.model.backbone == "small":
-        return PolicyNet(config.model, content, len(NAMES))
+        return PolicyNet(config.model, content, len(NAMES), blind="policy" in config.candidates.drop)
     from pagellm.models.huggingface import load_backbone
 
     return PolicyNet(config.model, content, len(NAMES), load_backbone(config.model))
@@ -145,8 +164,10 @@ def _events(frame: pl.DataFrame) -> Interactions:
     user = frame["user"].to_numpy()
     ids = np.full(int(user.max(initial=-1)) + 1, "", frame["user_id"].to_numpy().astype(np.str_).dtype)
     ids[user] = frame["user_id"].to_numpy().astype(np.str_)
-    columns = (frame[name].to_numpy() for name in ("item", "time", "basket", "event", "rating", "value"))
-    return Interactions(user, *columns, ids)
+    item, time, basket, event, rating, value = (
+        frame[n].to_numpy() for n in ("item", "time", "basket", "event", "rating", "value")
+    )
+    return Interactions(user, item, time, basket, event, rating, value, ids)
 
 
 def _parquet(frame: pl.DataFrame) -> bytes:

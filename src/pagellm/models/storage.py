@@ -40,14 +40,18 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as problem:
-        raise RunError(f"The file {path} cannot be read ({problem}). Name a run folder that `pagellm train` has finished.") from problem
+        raise RunError(
+            f"The file {path} cannot be read ({problem}). Name a run folder that `pagellm train` has finished."
+        ) from problem
 
 
 def write_tensors(path: Path, tensors: dict[str, torch.Tensor], notes: dict[str, str] | None = None) -> None:
     """Replaces a safetensors file in one step. Raises RunError rather than save a value that is not finite."""
     for name, tensor in tensors.items():
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            raise RunError(f"Tensor {name!r} holds values that are not finite, so {path.name} was not written. The last good file stands.")
+            raise RunError(
+                f"Tensor {name!r} holds values that are not finite, so {path.name} was not written. The last good file stands."
+            )
     write_bytes(path, save({k: v.detach().contiguous().cpu() for k, v in tensors.items()}, notes))
 
 
@@ -77,14 +81,20 @@ def check_manifest(folder: Path) -> None:
     if not folder.is_dir():
         raise RunError(f"There is no run folder {folder}. Train one: pagellm train DATA --run {folder}")
     if not (folder / "manifest.json").exists():
-        raise RunError(f"The run {folder} is not finished: it has no manifest.json. Go on with: pagellm train DATA --run {folder} --resume")
+        raise RunError(
+            f"The run {folder} is not finished: it has no manifest.json. Go on with: pagellm train DATA --run {folder} --resume"
+        )
     try:
         entries = dict(read_json(folder / "manifest.json")["files"])
         digests = {name: str(entry["sha256"]) for name, entry in entries.items()}
     except (KeyError, TypeError, ValueError, AttributeError) as problem:
-        raise RunError(f"The manifest of {folder} is damaged ({problem!r}). Copy the folder again, or train it again.") from problem
+        raise RunError(
+            f"The manifest of {folder} is damaged ({problem!r}). Copy the folder again, or train it again."
+        ) from problem
     for name, digest in digests.items():
         if Path(name).name != name:
             raise RunError(f"The manifest of {folder} names {name!r}, which is not a plain file name. Do not use this folder.")
         if not (folder / name).is_file() or sha256(folder / name) != digest:
-            raise RunError(f"The file {folder / name} is missing or differs from the manifest. Copy the folder again, or train it again.")
+            raise RunError(
+                f"The file {folder / name} is missing or differs from the manifest. Copy the folder again, or train it again."
+            )

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
+from pagellm.simulation.choosing import PolicyTable, compose_page, fill_lift, propensities
 from pagellm.simulation.compiled import compiled
 from pagellm.simulation.counters import Purpose, stream, uniform
 from pagellm.simulation.feedback import (
@@ -26,7 +27,6 @@ from pagellm.simulation.feedback import (
     owned_factor,
     sample_page,
 )
-from pagellm.simulation.choosing import PolicyTable, compose_page, fill_lift, propensities
 from pagellm.simulation.people import Clock, device_of, fill_interest, log_budget_of, taste_of
 from pagellm.simulation.spec import Behavior
 from pagellm.types import F32, F64, I8, I32, I64
@@ -65,10 +65,11 @@ def expect_pages(
     """Fills the exact chances of every slot, all [page, slot]."""
     lasting, interest = np.empty(share.size), np.empty(share.size)
     for p in range(user.size):
-        fill_interest(clock, user[p], time[p], b, share, lasting, interest)
-        mind = Mind(taste_of(clock.seed, user[p]), log_budget_of(clock, user[p], time[p], b))
+        who = np.int64(user[p])
+        fill_interest(clock, who, time[p], b, share, lasting, interest)
+        mind = Mind(taste_of(clock.seed, who), log_budget_of(clock, who, time[p], b))
         today = appeal[day_of(clock, time[p])]
-        gaze = gaze_of(gazes, device_of(clock.seed, user[p], mobile_share))
+        gaze = gaze_of(gazes, device_of(clock.seed, who, mobile_share))
         expect_page(traits, today, b, gaze, interest, mind, owned[p], row, pages[p], view[p], click[p], cart[p], buy[p])
 
 
@@ -80,11 +81,12 @@ def sample_pages(
     """Fills one sampled outcome of every slot [page, slot]."""
     lasting, interest = np.empty(share.size), np.empty(share.size)
     for p in range(user.size):
-        fill_interest(clock, user[p], time[p], b, share, lasting, interest)
-        mind = Mind(taste_of(clock.seed, user[p]), log_budget_of(clock, user[p], time[p], b))
+        who = np.int64(user[p])
+        fill_interest(clock, who, time[p], b, share, lasting, interest)
+        mind = Mind(taste_of(clock.seed, who), log_budget_of(clock, who, time[p], b))
         today = appeal[day_of(clock, time[p])]
-        gaze = gaze_of(gazes, device_of(clock.seed, user[p], mobile_share))
-        key = stream(clock.seed, _FEEDBACK, user[p], visit[p])
+        gaze = gaze_of(gazes, device_of(clock.seed, who, mobile_share))
+        key = stream(clock.seed, _FEEDBACK, who, visit[p])
         sample_page(traits, today, b, gaze, interest, mind, owned[p], row, pages[p], key, outcome[p])
 
 
@@ -96,8 +98,9 @@ def relevance_of_items(
     """Fills the chances [context, candidate] of a click, cart and purchase of items that are seen and stand alone."""
     lasting, interest = np.empty(share.size), np.empty(share.size)
     for p in range(user.size):
-        fill_interest(clock, user[p], time[p], b, share, lasting, interest)
-        mind = Mind(taste_of(clock.seed, user[p]), log_budget_of(clock, user[p], time[p], b))
+        who = np.int64(user[p])
+        fill_interest(clock, who, time[p], b, share, lasting, interest)
+        mind = Mind(taste_of(clock.seed, who), log_budget_of(clock, who, time[p], b))
         today = appeal[day_of(clock, time[p])]
         for c in range(items.shape[1]):
             item = items[p, c]
@@ -122,20 +125,24 @@ def live(
     chance = np.empty(items.shape[1])
     bought, when = np.empty(owned.shape[1], np.int32), np.empty(owned.shape[1], np.int64)
     for u in range(first.size - 1):
-        bought[:], when[:], newest = -1, 0, 0
+        newest = 0
+        for h in range(bought.size):
+            bought[h], when[h] = -1, 0
         for p in range(first[u], first[u + 1]):
+            who = np.int64(user[p])
             day = day_of(clock, time[p])
             recall(bought, when, time[p] - int(b.owned_days * 86_400), owned[p])
-            fill_interest(clock, user[p], time[p], b, share, lasting, interest)
-            policy[p] = pick(shares, uniform(stream(clock.seed, _POLICY, user[p], visit[p])))
+            fill_interest(clock, who, time[p], b, share, lasting, interest)
+            policy[p] = pick(shares, uniform(stream(clock.seed, _POLICY, who, visit[p])))
             table = tables[policy[p]]
-            fill_lift(table, clock.seed, user[p], day, lasting, lift)
-            compose_page(table, day, lift, mass, stream(clock.seed, _COMPOSE, user[p], visit[p]), items[p])
+            fill_lift(table, clock.seed, who, day, lasting, lift)
+            compose_page(table, day, lift, mass, stream(clock.seed, _COMPOSE, who, visit[p]), items[p])
             propensities(table, day, lift, mass, items[p], chance)
-            propensity[p] = chance.astype(np.float32)
-            mind = Mind(taste_of(clock.seed, user[p]), log_budget_of(clock, user[p], time[p], b))
-            gaze = gaze_of(gazes, device_of(clock.seed, user[p], mobile_share))
-            key = stream(clock.seed, _FEEDBACK, user[p], visit[p])
+            for s in range(chance.size):
+                propensity[p, s] = chance[s]
+            mind = Mind(taste_of(clock.seed, who), log_budget_of(clock, who, time[p], b))
+            gaze = gaze_of(gazes, device_of(clock.seed, who, mobile_share))
+            key = stream(clock.seed, _FEEDBACK, who, visit[p])
             sample_page(traits, appeal[day], b, gaze, interest, mind, owned[p], row, items[p], key, outcome[p])
             newest = remember(traits, items[p], outcome[p], time[p], bought, when, newest)
 
@@ -152,7 +159,9 @@ def pick(shares: F64, u: float) -> int:
 @compiled
 def recall(bought: I32, when: I64, since: int, owned: I32) -> None:
     """Writes the groups bought at or after `since` [memory], then -1."""
-    owned[:], count = -1, 0
+    count = 0
+    for h in range(bought.size):
+        owned[h] = -1
     for h in range(bought.size):
         if bought[h] >= 0 and when[h] >= since:
             owned[count] = bought[h]
@@ -177,9 +186,10 @@ def compose_pages(
     lasting, lift = np.empty(share.size), np.empty(share.size)
     interest, mass = np.empty(share.size), np.empty(share.size)
     for p in range(user.size):
-        fill_interest(clock, user[p], time[p], b, share, lasting, interest)
-        fill_lift(table, clock.seed, user[p], day_of(clock, time[p]), lasting, lift)
-        key = stream(clock.seed, _COMPOSE, user[p], visit[p])
+        who = np.int64(user[p])
+        fill_interest(clock, who, time[p], b, share, lasting, interest)
+        fill_lift(table, clock.seed, who, day_of(clock, time[p]), lasting, lift)
+        key = stream(clock.seed, _COMPOSE, who, visit[p])
         compose_page(table, day_of(clock, time[p]), lift, mass, key, items[p])
 
 
@@ -191,6 +201,7 @@ def score_pages(
     lasting, lift = np.empty(share.size), np.empty(share.size)
     interest, mass = np.empty(share.size), np.empty(share.size)
     for p in range(user.size):
-        fill_interest(clock, user[p], time[p], b, share, lasting, interest)
-        fill_lift(table, clock.seed, user[p], day_of(clock, time[p]), lasting, lift)
+        who = np.int64(user[p])
+        fill_interest(clock, who, time[p], b, share, lasting, interest)
+        fill_lift(table, clock.seed, who, day_of(clock, time[p]), lasting, lift)
         propensities(table, day_of(clock, time[p]), lift, mass, items[p], propensity[p])

@@ -44,7 +44,7 @@ def fill_lift(table: PolicyTable, seed: int, user: int, day: int, lasting: F64, 
 @compiled
 def is_placed(items: I32, s: int, item: int) -> bool:
     """Whether the item stands in one of the first s slots."""
-    for j in range(s):
+    for j in range(s):  # noqa: SIM110  (the compiler knows no `any` over a generator)
         if items[j] == item:
             return True
     return False
@@ -98,7 +98,7 @@ def draw_any(cumulative: F64, order: I32, first: I64, mass: F64, total: float, u
             high = middle
         else:
             low = middle + 1
-    return order[low]
+    return int(order[low])
 
 
 @compiled
@@ -122,7 +122,7 @@ def compose_plackett_luce(table: PolicyTable, day: int, lift: F64, mass: F64, ke
     theme, order, first = table.theme, table.order, table.first
     weight, cumulative = table.weight[day], table.cumulative[day]
     total = fill_mass(cumulative, first, lift, mass)
-    for s in range(min(items.size, table.eligible[day])):
+    for s in range(items.size if items.size < table.eligible[day] else table.eligible[day]):
         for attempt in range(_PATIENCE):
             counter = 2 * (s * _PATIENCE + attempt)
             item = draw_any(cumulative, order, first, mass, total, uniform(draw(key, counter)), uniform(draw(key, counter + 1)))
@@ -139,7 +139,7 @@ def best_left(weight: F64, ranked: I32, first: I64, lift: F64, items: I32, s: in
     best, highest = NO_ITEM, 0.0
     for k in range(lift.size):
         for place in range(first[k], first[k + 1]):
-            item = ranked[place]
+            item = int(ranked[place])
             if not is_placed(items, s, item):
                 if weight[item] * lift[k] > highest:
                     best, highest = item, weight[item] * lift[k]
@@ -167,7 +167,7 @@ def any_left(weight: F64, eligible: int, items: I32, s: int, key: np.uint64) -> 
 def compose_epsilon_greedy(table: PolicyTable, day: int, lift: F64, key: np.uint64, items: I32) -> None:
     """Writes items [slot]: the heaviest left, or with chance epsilon any eligible one that is left."""
     weight, ranked, first = table.weight[day], table.ranked[day], table.first
-    for s in range(min(items.size, table.eligible[day])):
+    for s in range(items.size if items.size < table.eligible[day] else table.eligible[day]):
         if uniform(draw(key, s)) < table.epsilon:
             items[s] = any_left(weight, table.eligible[day], items, s, key)
         else:
@@ -177,7 +177,8 @@ def compose_epsilon_greedy(table: PolicyTable, day: int, lift: F64, key: np.uint
 @compiled
 def compose_page(table: PolicyTable, day: int, lift: F64, mass: F64, key: np.uint64, items: I32) -> None:
     """Writes the items of one page [slot], NO_ITEM where nothing eligible is left. `mass` [theme] is scratch space."""
-    items[:] = NO_ITEM
+    for s in range(items.size):
+        items[s] = NO_ITEM
     if table.epsilon < 0.0:
         compose_plackett_luce(table, day, lift, mass, key, items)
     else:
@@ -190,7 +191,7 @@ def propensities(table: PolicyTable, day: int, lift: F64, mass: F64, items: I32,
     theme, first, weight = table.theme, table.first, table.weight[day]
     total = fill_mass(table.cumulative[day], first, lift, mass) if table.epsilon < 0.0 else 0.0
     for s in range(items.size):
-        item = items[s]
+        item = int(items[s])
         if item < 0:
             out[s] = 1.0 if s >= table.eligible[day] else 0.0
         elif weight[item] == 0.0 or is_placed(items, s, item):

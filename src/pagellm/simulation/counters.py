@@ -67,14 +67,14 @@ def draw(key: np.uint64, counter: int) -> np.uint64:
 @compiled
 def uniform(bits: np.uint64) -> float:
     """64 random bits as a uniform in [0, 1), 53 bits deep."""
-    return np.float64(bits >> _S11) * _UNIT
+    return float(np.float64(bits >> _S11) * _UNIT)
 
 
 @compiled
 def normal(bits: np.uint64) -> float:
     """64 random bits as a standard normal: the sum of four 16-bit uniforms, so never beyond 3.5 (and free of libm)."""
     total = (bits & _LOW16) + ((bits >> _S16) & _LOW16) + ((bits >> _S32) & _LOW16) + (bits >> _S48)
-    return (np.float64(total) - 131070.0) * _FOUR_UNIFORMS
+    return float((np.float64(total) - 131070.0) * _FOUR_UNIFORMS)
 
 
 @compiled

@@ -55,11 +55,15 @@ def load_world(folder: Path) -> World:
     """The world behind a data folder that `write_world` wrote. Raises RunError if it has none, or another."""
     path = folder / "truth" / "world.json"
     if not path.is_file():
-        raise RunError(f"{folder} has no truth/world.json: it holds no simulated shop. Name a folder that `simulate world` wrote.")
+        raise RunError(
+            f"{folder} has no truth/world.json: it holds no simulated shop. Name a folder that `simulate world` wrote."
+        )
     saved = json.loads(path.read_text(encoding="utf-8"))
     world = World.make(spec_from_json(saved["spec"]), saved["seed"])
     if fingerprint(world) != saved["fingerprint"]:
-        raise RunError(f"{folder} was written by another version of the simulation: its world cannot be rebuilt. Simulate it anew.")
+        raise RunError(
+            f"{folder} was written by another version of the simulation: its world cannot be rebuilt. Simulate it anew."
+        )
     return world
 
 

@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 
 from pagellm.simulation.compiled import compiled, inlined
 from pagellm.simulation.counters import draw, uniform
-from pagellm.simulation.shop import STYLES
 from pagellm.simulation.spec import Behavior
 from pagellm.types import F32, F64, I32
 
@@ -108,9 +107,7 @@ def buy_crowding(traits: Traits, b: Behavior, items: I32, s: int) -> float:
 
 
 @inlined
-def click_chance(
-    traits: Traits, appeal: F32, b: Behavior, interest: F64, mind: Mind, owned: I32, items: I32, s: int
-) -> float:
+def click_chance(traits: Traits, appeal: F32, b: Behavior, interest: F64, mind: Mind, owned: I32, items: I32, s: int) -> float:
     """Chance of a click on slot s if it is seen."""
     alone = click_alone(traits, appeal, b, interest, mind, items[s])
     return alone * crowding(traits, b, items, s) * owned_factor(traits, b, owned, items[s])
@@ -166,7 +163,8 @@ def sample_page(
     key: np.uint64, outcome: Outcome,
 ) -> None:  # fmt: skip
     """Writes one outcome [slot] of VIEWED, CLICKED, CARTED, PURCHASED bits, drawn from the stream `key`."""
-    outcome[:] = 0
+    for s in range(items.size):
+        outcome[s] = 0
     s = 0
     while s < items.size:
         seeing, clicked, place, r = True, False, 0, row[s]

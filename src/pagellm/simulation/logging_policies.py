@@ -10,6 +10,7 @@ chance epsilon any eligible item that is left.
 from __future__ import annotations
 
 from dataclasses import dataclass
+
 import numpy as np
 
 from pagellm.errors import UsageError

@@ -68,9 +68,7 @@ def greedy_page(world: World, user: int, time: int, candidates: I32, slots: int,
     return candidates[chosen]
 
 
-def mmr_page(
-    world: World, user: int, time: int, candidates: I32, slots: int, weight: float, metric: str = "clicks"
-) -> I32:
+def mmr_page(world: World, user: int, time: int, candidates: I32, slots: int, weight: float, metric: str = "clicks") -> I32:
     """Maximal marginal relevance [slot]: weight x relevance - (1 - weight) x likeness to the most alike item before.
 
     Carbonell and Goldstein, SIGIR 1998. Relevance is the true one, scaled to at most 1; likeness is 1 for near-duplicates and
@@ -93,4 +91,4 @@ def mmr_page(
 
 def _alone(world: World, user: int, time: int, candidates: I32, metric: str) -> F64:
     who, when = np.array([user], np.int32), np.array([time], np.int64)
-    return world.relevance(who, when, candidates[None, :], metric)[0]
+    return np.asarray(world.relevance(who, when, candidates[None, :], metric)[0])

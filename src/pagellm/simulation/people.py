@@ -117,11 +117,12 @@ def _describe(
     lasting: F64, interest: F64, intent: I32, taste: F64, log_budget: F64, device: I8,
 ) -> None:  # fmt: skip
     for p in range(user.size):
-        intent[p] = fill_interest(clock, user[p], time[p], b, share, lasting[p], interest[p])
-        for d, value in enumerate(taste_of(clock.seed, user[p])):
+        who = np.int64(user[p])
+        intent[p] = fill_interest(clock, who, time[p], b, share, lasting[p], interest[p])
+        for d, value in enumerate(taste_of(clock.seed, who)):
             taste[p, d] = value
-        log_budget[p] = log_budget_of(clock, user[p], time[p], b)
-        device[p] = device_of(clock.seed, user[p], mobile_share)
+        log_budget[p] = log_budget_of(clock, who, time[p], b)
+        device[p] = device_of(clock.seed, who, mobile_share)
 
 
 def describe(clock: Clock, b: Behavior, share: F64, mobile_share: float, user: I32, time: I64) -> People:

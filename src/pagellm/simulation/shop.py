@@ -178,9 +178,7 @@ def _waves(spec: WorldSpec, seed: int, count: int) -> F64:
     return np.asarray(value[left] * (1.0 - smooth) + value[left + 1] * smooth, np.float64)
 
 
-def _item_table(
-    spec: WorldSpec, seed: int, groups: _Groups, group: I32, price: F64, launch: F64, buyable: Bool
-) -> pl.DataFrame:
+def _item_table(spec: WorldSpec, seed: int, groups: _Groups, group: I32, price: F64, launch: F64, buyable: Bool) -> pl.DataFrame:
     """The items as the contract writes them: what anybody may see."""
     count = len(group)
     sponsored = _uniforms(seed, 94, count) < spec.sponsored
@@ -225,4 +223,5 @@ def _names(groups: _Groups, g: int) -> str:
 def _describe(groups: _Groups, g: int, color: str) -> str:
     theme = THEMES[groups.theme[g]]
     noun, material = theme.nouns[groups.noun[g]].lower(), theme.materials[groups.material[g]].lower()
-    return f"{material.capitalize()} {noun} in {color.lower()} from the {LINES[groups.line[g]]} line. {theme.department}, {theme.name.lower()}."
+    line = LINES[groups.line[g]]
+    return f"{material.capitalize()} {noun} in {color.lower()} from the {line} line. {theme.department}, {theme.name.lower()}."

@@ -96,8 +96,9 @@ class WorldSpec:
 
 def spec_from_json(values: dict[str, Any]) -> WorldSpec:
     """The spec that `WorldSpec.to_json` wrote."""
-    attention = {k: tuple(v) if isinstance(v, list) else v for k, v in values["attention"].items()}
-    parts = {"behavior": Behavior(**values["behavior"]), "attention": Attention(**attention)}
+    pairs = {k: tuple(v) for k, v in values["attention"].items() if k != "mobile_share"}
+    attention = Attention(mobile_share=values["attention"]["mobile_share"], **pairs)
+    parts = {"behavior": Behavior(**values["behavior"]), "attention": attention}
     return WorldSpec(**(values | parts))
 
 

@@ -58,19 +58,19 @@ def _session_lengths(spec: WorldSpec, seed: int) -> I64:
     count = int(np.searchsorted(np.cumsum(length), spec.pages)) + 1
     length = length[:count]
     length[-1] -= length.sum() - spec.pages
-    return length
+    return np.asarray(length, np.int64)
 
 
 def _choose_users(spec: WorldSpec, u: F64, seed: int) -> I64:
     """[session] users in proportion to a log-normal activity."""
     activity = np.exp(0.9 * normals(seed, Purpose.ACTIVITY, 0, spec.users))
     total = np.cumsum(activity)
-    return np.minimum(np.searchsorted(total, u * total[-1], side="right"), spec.users - 1)
+    return np.asarray(np.minimum(np.searchsorted(total, u * total[-1], side="right"), spec.users - 1), np.int64)
 
 
 def _joined(spec: WorldSpec, seed: int) -> F64:
     """[user] share of the log that had passed when the user first came: 0 for most."""
-    return np.maximum(0.0, uniforms(seed, Purpose.ACTIVITY, 1, spec.users) * 1.5 - 0.6)
+    return np.asarray(np.maximum(0.0, uniforms(seed, Purpose.ACTIVITY, 1, spec.users) * 1.5 - 0.6), np.float64)
 
 
 def _start_times(spec: WorldSpec, u: F64, joined: F64) -> F64:

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from pagellm.errors import UsageError
 from pagellm.simulation.batches import expect_pages, in_chunks, relevance_of_items, sample_pages
-from pagellm.simulation.feedback import CARTED, CLICKED, PURCHASED, VIEWED
 from pagellm.simulation.choosing import PolicyTable
+from pagellm.simulation.feedback import CARTED, CLICKED, PURCHASED, VIEWED
 from pagellm.simulation.logging_policies import POLICIES, LoggingPolicy, build_table
 from pagellm.simulation.people import Clock, People, describe
 from pagellm.simulation.shop import Shop, make_shop

@@ -15,13 +15,12 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from pagellm.config import CandidateConfig, SFTConfig
-from pagellm.data.candidates import draw_pool
 from pagellm.data.evidence import Evidence
 from pagellm.models.codec import encode, shuffled_baskets
+from pagellm.models.listwise import fit_listwise
 from pagellm.models.policy import PolicyNet
+from pagellm.models.pools import policy_pool, pool_logprobs, read_contexts
 from pagellm.types import F32, I32, I64, NO_ITEM, Bool, Contexts, Interactions
-
-_CHUNK = 512  # contexts that are read at once where no gradient is needed
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +32,7 @@ class Step:
     steps: int  # in this stage
     loss: float
     lr: float
-    grad_norm: float  # before clipping
+    grad_norm: float  # before clipping; NaN where nothing is clipped
 
 
 @dataclass
@@ -57,11 +56,7 @@ class HeadExamples:
 
 def language_model_state(net: PolicyNet, config: SFTConfig) -> FitState:
     """A fresh optimizer over all but page head and evidence head. Matrices decay, vectors do not."""
-    kept = [
-        p
-        for n, p in net.named_parameters()
-        if p.requires_grad and not n.startswith(("page_head", "evidence", "rows"))
-    ]
+    kept = [p for n, p in net.named_parameters() if p.requires_grad and not n.startswith(("page_head", "evidence", "rows"))]
     groups = [
         {"params": [p for p in kept if p.ndim > 1], "weight_decay": config.weight_decay},
         {"params": [p for p in kept if p.ndim <= 1], "weight_decay": 0.0},
@@ -112,45 +107,6 @@ def next_basket_loss(
     return (logits.logsumexp(-1) - chosen).mean()
 
 
-def read_contexts(net: PolicyNet, contexts: Contexts, max_history: int) -> Float[Tensor, "context dim"]:
-    """h_context of every context, in chunks of like length."""
-    net.eval()
-    order = np.argsort(np.minimum(contexts.stop - contexts.start, max_history), kind="stable")
-    out = torch.empty(len(contexts), net.dims)
-    for begin in range(0, len(order), _CHUNK):
-        some = order[begin : begin + _CHUNK]
-        out[torch.from_numpy(some)] = net.context_vectors(encode(contexts.take(some), max_history))
-    return out
-
-
-@torch.no_grad()
-def policy_pool(
-    net: PolicyNet,
-    h: Float[Tensor, "context dim"],
-    evidence: Evidence,
-    contexts: Contexts,
-    config: CandidateConfig,
-    allowed: Bool,
-    repeats: bool,
-) -> I32:
-    """Each context's candidates, the language model's own favorites among them. Shape [context, candidate]."""
-    favorites = None
-    if config.policy and "policy" not in config.drop:
-        parts = [net.favorites(some, config.policy, allowed) for some in h.split(_CHUNK)]
-        favorites = torch.cat(parts).numpy().astype(np.int32)
-    return draw_pool(evidence, contexts, config, allowed, favorites, repeats)
-
-
-@torch.no_grad()
-def pool_logprobs(net: PolicyNet, h: Float[Tensor, "context dim"], pool: I32) -> F32:
-    """`PolicyNet.base_logprobs` in chunks. Padding gets the row's smallest value, so that no -inf enters a network."""
-    places = torch.from_numpy(pool.astype(np.int64))
-    parts = [net.base_logprobs(a, b) for a, b in zip(h.split(_CHUNK), places.split(_CHUNK), strict=True)]
-    base = torch.cat(parts).numpy()
-    floor = np.where(pool >= 0, base, np.inf).min(axis=1, keepdims=True)
-    return np.where(pool >= 0, base, np.where(np.isfinite(floor), floor, 0)).astype(np.float32)
-
-
 def head_examples(
     net: PolicyNet,
     evidence: Evidence,
@@ -174,6 +130,23 @@ def head_examples(
         pool != NO_ITEM,
         float(targets.sum()) / max(wanted, 1),
     )
+
+
+def fit_head(net: PolicyNet, examples: HeadExamples, config: SFTConfig, seed: int) -> Iterator[Step]:
+    """Fits the evidence head alone. Yields after every step."""
+    fit = fit_listwise(
+        net.evidence,
+        examples.evidence,
+        examples.base,
+        examples.targets,
+        examples.real,
+        epochs=config.head_epochs,
+        batch=config.head_batch,
+        lr=config.head_lr,
+        seed=seed,
+    )
+    for step, steps, loss, lr in fit:
+        yield Step("head", step, steps, loss, lr, float("nan"))
 
 
 def target_matrix(contexts: Contexts, pool: I32) -> F32:

@@ -1,0 +1,136 @@
+"""The stages in order: the table of contents of the project.
+
+    read log → split → item vectors and evidence → policy (language model, evidence head) → pages → comparison with baselines
+
+Each function is one stage or one sequence of stages as a command runs it; the command line only shows what they yield.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pagellm.config import RunConfig
+from pagellm.errors import RunError, UsageError
+
+if TYPE_CHECKING:
+    from pagellm.evaluation.protocol import Comparison
+    from pagellm.training.sft import Step
+
+Tell = Callable[[str], None]
+"""Takes one line for people to read while something runs."""
+
+
+def set_threads(config: RunConfig) -> int:
+    """Limits torch and numba to the configured CPU threads; returns their number."""
+    import os
+
+    import numba
+    import torch
+
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    threads = min(config.threads or cores, cores)
+    torch.set_num_threads(threads)
+    numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
+    return threads
+
+
+def train_run(data: Path, folder: Path, config: RunConfig, resume: bool = False, tell: Tell = print) -> Iterator[Step]:
+    """Trains a policy on a data folder into a run folder. Yields a `Step` a gradient step; ends with a finished run.
+
+    Raises UsageError where the folder already holds something and `resume` is not asked for, RunError where what it holds was made
+    from other data or with another configuration.
+    """
+    from pagellm.data.content import content_vectors
+    from pagellm.data.readers import read_log
+    from pagellm.models.run import data_facts, make_evidence, make_net, make_run_split, save_inputs, save_policy
+    from pagellm.training.run_sft import Job, clear_stages, supervised_stages
+
+    if finished(folder):
+        if not resume:
+            raise UsageError(f"The folder {folder} already holds a finished run. Name another folder with --run.")
+        tell(f"{folder} is already finished: nothing to do.")
+        return
+    log = read_log(data)
+    tell(f"Data: {log.name}: {len(log.catalog):,} items, {log.interactions.users:,} users, {len(log.interactions):,} events")
+    if resume and (folder / "config.json").exists():
+        check_same(folder, config, data_facts(log))
+    elif folder.exists() and any(folder.iterdir()):
+        raise UsageError(f"The folder {folder} is not empty. Add --resume to go on with the run in it, or name another folder.")
+    set_threads(config)
+    split = make_run_split(log.interactions, len(log.catalog), config)
+    content = content_vectors(log.catalog, config.candidates.content_dims)
+    save_inputs(folder, config, log, split, content)
+    evidence = make_evidence(log.catalog, split, content, config)
+    net = make_net(config, content)
+    yield from supervised_stages(Job(folder, config, split, evidence), net)
+    save_policy(folder, net)
+    clear_stages(folder)
+
+
+def finished(folder: Path) -> bool:
+    """Whether the folder holds a run that was trained to its end."""
+    return (folder / "manifest.json").exists()
+
+
+def check_same(folder: Path, config: RunConfig, facts: dict[str, object]) -> None:
+    """Raises RunError where an unfinished run was made from other data or with another configuration."""
+    from pagellm.models.storage import read_json
+
+    saved, old = read_json(folder / "data.json"), RunConfig.model_validate(read_json(folder / "config.json"))
+    if saved["fingerprint"] != facts["fingerprint"]:
+        raise RunError(
+            f"The run {folder} was begun on data with fingerprint {saved['fingerprint'][:12]}…, and {facts['name']} has "
+            f"{str(facts['fingerprint'])[:12]}…. Resume with the data it was begun on, or start a new run in another folder."
+        )
+    ours, theirs = config.model_dump(), old.model_dump()
+    differing = [k for k in ours if ours[k] != theirs[k]]
+    if differing:
+        raise RunError(
+            f"The run {folder} was begun with other settings in: {', '.join(differing)}. Resume with the same --profile, --seed and "
+            "--set, or start a new run in another folder."
+        )
+
+
+def evaluate_run(folder: Path, against: Sequence[str], tell: Tell = print, seed: int = 0) -> Comparison:
+    """Judges a run's policy on the test part of its split beside baselines fitted on the same past."""
+    from pagellm.data.content import content_vectors, title_vectors
+    from pagellm.evaluation.methods import CLASSICAL, CONTENT_DIMS, fit_classical
+    from pagellm.evaluation.page_metrics import item_facts
+    from pagellm.evaluation.protocol import compare
+    from pagellm.models.composer import PolicyRanker
+    from pagellm.models.run import load_run
+
+    run = load_run(folder)
+    set_threads(run.config)
+    if run.config.sft.refresh == "end":
+        raise RunError(
+            f"The run {folder} was refreshed to the end of its log, so it has learned from its own test part and cannot be judged "
+            "on it. Train one with --set sft.refresh=test, or judge this one on later data."
+        )
+    split, repeats = run.split, run.config.split.repeats
+    content = content_vectors(run.catalog, CONTENT_DIMS)
+    fitted = []
+    for name in against:
+        tell(f"fitting {name}")
+        if name in CLASSICAL:
+            fitted.append(fit_classical(name, split, content, repeats=repeats))
+        else:
+            from pagellm.evaluation.baselines.sasrec import fit_neural
+
+            fitted.append(fit_neural(name, split, run.catalog, run.config.seed, tell))
+    tell("ranking for the test contexts")
+    policy = PolicyRanker(run, split.candidates_test)
+    facts = item_facts(run.catalog, content, title_vectors(run.catalog), split.log, split.fit_until_test)
+    searches = {name: f.search.as_json() for name, f in zip(against, fitted, strict=True) if f.search is not None}
+    return compare(
+        [policy, *(f.ranker for f in fitted)],
+        split.test,
+        split.candidates_test,
+        facts,
+        split=split.protocol,
+        cold_item_methods=[policy.among(~split.candidates_test), *(f.cold_items for f in fitted)],
+        seed=seed,
+        card={"split": split.card, "searches": searches, "data": run.facts},
+    )

@@ -1,0 +1,147 @@
+"""The supervised stages of one run, in order, resumable at any moment: language model, evidence head, refreshed language model.
+
+Time decides who learns from what: the language model reads what precedes the validation cut, the head learns on contexts between the
+cuts, where the language model's opinion is as out-of-sample as it will be in service; then the language model is fitted again on all
+that precedes the test. Writes into the run folder; yields a `Step` a gradient step.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from pagellm.config import RunConfig
+from pagellm.data.contexts import ALWAYS, contexts_between
+from pagellm.data.evidence import Evidence
+from pagellm.data.splits import Split
+from pagellm.models.codec import reading_spans
+from pagellm.models.policy import PolicyNet
+from pagellm.models.run import METRICS
+from pagellm.models.storage import read_tensors, write_tensors
+from pagellm.training.checkpoint import Mark, load_fit, read_mark, save_fit
+from pagellm.training.sft import Step, fit_head, fit_language_model, head_examples, language_model_state
+from pagellm.types import Bool, Contexts
+
+CHECKPOINT = "checkpoint.safetensors"
+STAGES = ("lm", "head", "refresh")
+
+
+@dataclass(frozen=True)
+class Job:
+    """What the stages share."""
+
+    folder: Path
+    config: RunConfig
+    split: Split
+    evidence: Evidence
+
+
+def supervised_stages(job: Job, net: PolicyNet) -> Iterator[Step]:
+    """Runs the stages that are not yet done and leaves the finished policy in `net`.
+
+    A stage that is done has left its weights in the folder; `clear_stages` removes them once the policy is saved.
+    """
+    if not _load_stage(job, net, "head"):
+        if not _load_stage(job, net, "lm"):
+            yield from _language_model(job, net, "lm", job.split.fit_until_valid)
+            _save_stage(job, net, "lm")
+        yield from _head(job, net)
+        _save_stage(job, net, "head")
+    if job.config.sft.refresh != "off":
+        if not _load_stage(job, net, "refresh"):
+            head = {name: value.clone() for name, value in net.evidence.state_dict().items()}
+            net.reset(job.config.seed)
+            until_end = job.config.sft.refresh == "end"
+            known = np.ones(len(job.split.log), bool) if until_end else job.split.fit_until_test
+            yield from _language_model(job, net, "refresh", known)
+            net.evidence.load_state_dict(head)
+            _save_stage(job, net, "refresh")
+
+
+def clear_stages(folder: Path) -> None:
+    """Removes what only resuming needs."""
+    for path in (folder / CHECKPOINT, *(_stage_file(folder, stage) for stage in STAGES)):
+        path.unlink(missing_ok=True)
+
+
+def head_contexts(split: Split, most: int) -> Contexts:
+    """Warm contexts that the head learns from: every basket between the cuts under a split in time, else the valid part."""
+    if split.point_in_time:
+        begin, end = int(str(split.card["valid_cut"])), int(str(split.card["test_cut"]))
+        contexts = contexts_between(split.log, begin, end)
+    else:
+        contexts = split.valid
+    contexts = contexts.take(contexts.warm)
+    newest = np.sort(np.argsort(contexts.time, kind="stable")[-most:])
+    return contexts.take(newest)
+
+
+def _language_model(job: Job, net: PolicyNet, stage: str, known: Bool) -> Iterator[Step]:
+    config, path = job.config, job.folder / CHECKPOINT
+    state = language_model_state(net, config.sft)
+    if read_stage(path) == stage:
+        mark = load_fit(path, net, state)
+        _cut(job.folder / METRICS, mark.metrics_bytes)
+    spans = reading_spans(job.split.log, known, config.model.max_history)
+    saved_at = time.monotonic()
+    with open(job.folder / METRICS, "ab") as metrics:
+        for step in fit_language_model(net, spans, config.sft, config.model.max_history, config.seed, state, stage):
+            metrics.write(_line(step))
+            if step.step < step.steps and time.monotonic() - saved_at >= config.sft.checkpoint_s:
+                metrics.flush()
+                save_fit(path, net, state, Mark(stage, state.step, metrics.tell()))
+                saved_at = time.monotonic()
+            yield step
+
+
+def _head(job: Job, net: PolicyNet) -> Iterator[Step]:
+    config = job.config
+    contexts = head_contexts(job.split, config.sft.head_contexts)
+    history, repeats = config.model.max_history, config.split.repeats
+    examples = head_examples(net, job.evidence, contexts, config.candidates, job.split.candidates_valid, history, repeats)
+    with open(job.folder / METRICS, "ab") as metrics:
+        for step in fit_head(net, examples, config.sft, config.seed):
+            metrics.write(_line(step))
+            yield step
+
+
+def _save_stage(job: Job, net: PolicyNet, stage: str) -> None:
+    notes = {"metrics_bytes": str((job.folder / METRICS).stat().st_size)}
+    write_tensors(_stage_file(job.folder, stage), dict(net.state_dict()), notes)
+    (job.folder / CHECKPOINT).unlink(missing_ok=True)
+
+
+def _load_stage(job: Job, net: PolicyNet, stage: str) -> bool:
+    """Puts back the weights of a stage that is done, and cuts off what the metrics file has beyond it."""
+    path = _stage_file(job.folder, stage)
+    if not path.exists():
+        return False
+    weights, notes = read_tensors(path)
+    net.load_state_dict(weights)
+    if read_stage(job.folder / CHECKPOINT) is None:  # else the fit that goes on knows the length
+        _cut(job.folder / METRICS, int(notes["metrics_bytes"]))
+    return True
+
+
+def read_stage(checkpoint: Path) -> str | None:
+    """The stage whose unfinished fit a checkpoint holds."""
+    return read_mark(checkpoint).stage if checkpoint.exists() else None
+
+
+def _stage_file(folder: Path, stage: str) -> Path:
+    return folder / f"stage-{stage}.safetensors"
+
+
+def _cut(path: Path, length: int) -> None:
+    if path.exists():
+        os.truncate(path, length)
+
+
+def _line(step: Step) -> bytes:
+    return (json.dumps(asdict(step)) + "\n").encode()
