@@ -62,12 +62,14 @@ class SFTConfig(_Section):
     """Supervised training on the next basket: first the language model, then the evidence head on later feedback."""
 
     epochs: int = Field(8, ge=1, le=500, description="passes over the histories")
+    min_steps: int = Field(200, ge=0, description="steps of the language model at least, however small the log: epochs are added")
     batch: int = Field(64, ge=1, le=4_096, description="histories a step")
     lr: float = Field(1e-3, gt=0, le=1, description="peak learning rate of the language model")
     weight_decay: float = Field(0.01, ge=0, le=1, description="of matrices; vectors have none")
     warmup_steps: int = Field(100, ge=0, description="steps until the peak learning rate")
     clip: float = Field(1.0, gt=0, description="largest norm of a step's gradient")
     head_epochs: int = Field(8, ge=1, le=500, description="passes over the contexts that the evidence head learns from")
+    head_min_steps: int = Field(400, ge=0, description="steps of the evidence head at least: passes are added")
     head_batch: int = Field(128, ge=1, le=4_096, description="contexts a step of the evidence head")
     head_lr: float = Field(2e-3, gt=0, le=1, description="peak learning rate of the evidence head")
     head_contexts: int = Field(40_000, ge=100, description="newest contexts that the evidence head learns from")

@@ -7,6 +7,7 @@ Each function is one stage or one sequence of stages as a command runs it; the c
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,7 +33,7 @@ def set_threads(config: RunConfig) -> int:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     threads = min(config.threads or cores, cores)
     torch.set_num_threads(threads)
-    numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
+    numba.set_num_threads(min(threads, int(numba.config.NUMBA_NUM_THREADS)))  # type: ignore[attr-defined]
     return threads
 
 
@@ -63,7 +64,7 @@ def train_run(data: Path, folder: Path, config: RunConfig, resume: bool = False,
     content = content_vectors(log.catalog, config.candidates.content_dims)
     save_inputs(folder, config, log, split, content)
     evidence = make_evidence(log.catalog, split, content, config)
-    net = make_net(config, content)
+    net = make_net(config, content, log.catalog)
     yield from supervised_stages(Job(folder, config, split, evidence), net)
     save_policy(folder, net)
     clear_stages(folder)
@@ -123,7 +124,7 @@ def evaluate_run(folder: Path, against: Sequence[str], tell: Tell = print, seed:
     tell("ranking for the test contexts")
     policy = PolicyRanker(run, split.candidates_test)
     facts = item_facts(run.catalog, content, title_vectors(run.catalog), split.log, split.fit_until_test)
-    searches = {name: f.search.as_json() for name, f in zip(against, fitted, strict=True) if f.search is not None}
+    searches = {name: dataclasses.asdict(f.search) for name, f in zip(against, fitted, strict=True) if f.search is not None}
     return compare(
         [policy, *(f.ranker for f in fitted)],
         split.test,

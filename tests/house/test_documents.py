@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import shlex
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 import typer
 
 from pagellm.cli.main import app
+from pagellm.config import known_keys
 from pagellm.layout.reading import parse_layout
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -32,14 +34,18 @@ def fault(words: list[str]) -> str:
             return f"no command {name!r} in {' '.join(words)!r}"
         command = command.commands[name]
     known = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)} | {"--help"}
+    settings = [after.partition("=")[0] for word, after in itertools.pairwise(rest) if word == "--set"]
+    if strange := set(settings) - set(known_keys()):
+        return f"no setting {min(strange)} in {' '.join(words)!r}"
     unknown = [word for word in rest if word.startswith("-") and word.partition("=")[0] not in known]
     return f"no option {unknown[0]} in {' '.join(words)!r}" if unknown else ""
 
 
 def test_the_reader_finds_commands_and_their_faults() -> None:
-    text = "```bash\npagellm version --loud\npagellm fly\npagellm version # said\nls\n```\npagellm not in a block\n"
+    text = "```bash\npagellm version --loud\npagellm train shop --set wings=2\npagellm fly\npagellm version # said\nls\n```\npagellm not in a block\n"
     assert [fault(words) for words in commands(text)] == [
         "no option --loud in 'pagellm version --loud'",
+        "no setting wings in 'pagellm train shop --set wings=2'",
         "no command 'fly' in 'pagellm fly'",
         "",
     ]

@@ -10,15 +10,27 @@ import typer
 
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="Folder that training left behind.")]
 User = Annotated[str | None, typer.Option("--user", metavar="ID", help="A user of the log; an unknown one is treated as new.")]
-History = Annotated[str | None, typer.Option("--history", metavar="ID,ID,…", help="Items in the order they were taken, oldest first.")]
-LayoutFile = Annotated[Path | None, typer.Option("--layout", metavar="FILE", help="Layout TOML; left out: the shop's own, else one row.")]
+History = Annotated[
+    str | None, typer.Option("--history", metavar="ID,ID,…", help="Items in the order they were taken, oldest first.")
+]
+LayoutFile = Annotated[
+    Path | None, typer.Option("--layout", metavar="FILE", help="Layout TOML; left out: the shop's own, else one row.")
+]
 K = Annotated[int, typer.Option("--k", min=1, max=500, help="Slots of the page where there is no layout.")]
-Query = Annotated[str | None, typer.Option("--query", metavar="TEXT", help="Search text: only items whose text is alike are considered.")]
-Temperature = Annotated[float, typer.Option("--temperature", min=0, max=10, help="0 writes the best page, 1 draws from the policy.")]
-Hybrid = Annotated[int | None, typer.Option("--hybrid", min=0, help="Slots written one by one before the rest is ranked at once.")]
+Query = Annotated[
+    str | None, typer.Option("--query", metavar="TEXT", help="Search text: only items whose text is alike are considered.")
+]
+Temperature = Annotated[
+    float, typer.Option("--temperature", min=0, max=10, help="0 writes the best page, 1 draws from the policy.")
+]
+Hybrid = Annotated[
+    int | None, typer.Option("--hybrid", min=0, help="Slots written one by one before the rest is ranked at once.")
+]
 Group = Annotated[int, typer.Option("--group", min=1, max=256, help="Pages to write for this context.")]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Of drawn pages.")]
-At = Annotated[str | None, typer.Option("--at", metavar="TIME", help="When the page is asked for (RFC 3339); left out: the end of the log.")]
+At = Annotated[
+    str | None, typer.Option("--at", metavar="TIME", help="When the page is asked for, RFC 3339; else the end of the log.")
+]
 Explain = Annotated[bool, typer.Option("--explain", help="Show what each choice rests on.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the page as JSON.")]
 Html = Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Write a preview that opens in any browser.")]
@@ -42,23 +54,25 @@ def compose(
 ) -> None:
     """Write a page for a user or a history, within the layout's rules."""
     from pagellm.errors import UsageError
-    from pagellm.pipeline import compose_pages
 
     if user is not None and history is not None:
         raise UsageError("Give --user or --history, not both: a user's history is read from the run's log.")
-    ids = [part.strip() for part in (history or "").split(",") if part.strip()]
-    composed = compose_pages(
-        run,
+    from pagellm.composition import compose_for, parse_time
+    from pagellm.layout.spec import Layout
+    from pagellm.models.decoding import Writing
+    from pagellm.models.run import load_run
+
+    composed = compose_for(
+        load_run(run),
         user=user,
-        history=ids,
-        layout_file=layout,
+        history=[part.strip() for part in (history or "").split(",") if part.strip()],
+        layout=None if layout is None else Layout.load(layout),
         slots=k,
         query=query,
-        temperature=temperature,
-        hybrid=hybrid,
+        writing=Writing(temperature, hybrid),
         group=group,
         seed=seed,
-        at=at,
+        at=None if at is None else parse_time(at),
         explain=explain,
     )
     if html is not None:
@@ -66,7 +80,7 @@ def compose(
 
         html.write_text(page_html(composed.views[0]), encoding="utf-8")
     if as_json:
-        pages = [page_json for page_json in composed.as_json()]
+        pages = composed.as_json()
         typer.echo(json.dumps(pages[0] if group == 1 else pages, indent=2, ensure_ascii=True))
         return
     from rich.console import Console

@@ -81,9 +81,12 @@ def _rules(layout: Layout) -> Table:
     for name in ("rule", "says", "soft"):
         table.add_column(name)
     rules = layout.rules
-    firm = [*rules.exclude, *rules.pin, *([rules.ads] if rules.ads is not None else []), *rules.max_per]
-    yielding = [*rules.min_per, *rules.dedup, *([rules.frequency_cap] if rules.frequency_cap is not None else [])]
-    for name, soft in [(rule.name, False) for rule in firm] + [(rule.name, rule.soft) for rule in yielding]:
+    says = [(rule.name, False) for rule in rules.exclude] + [(rule.name, False) for rule in rules.pin]
+    says += [(rules.ads.name, False)] if rules.ads is not None else []
+    says += [(rule.name, False) for rule in rules.max_per] + [(rule.name, rule.soft) for rule in rules.min_per]
+    says += [(rule.name, rule.soft) for rule in rules.dedup]
+    says += [(rules.frequency_cap.name, rules.frequency_cap.soft)] if rules.frequency_cap is not None else []
+    for name, soft in says:
         kind, _, words = name.partition(" ")
         table.add_row(kind, _plain(words), "soft" if soft else "")
     for kind, factors in (("boost", rules.boost), ("bury", rules.bury)):

@@ -6,7 +6,7 @@ import typer
 from rich.console import Console
 
 from pagellm import __version__
-from pagellm.cli import data, evaluate, layout, simulate
+from pagellm.cli import compose, data, evaluate, layout, simulate, train
 from pagellm.errors import PagellmError
 
 app = typer.Typer(
@@ -19,6 +19,8 @@ app = typer.Typer(
 
 
 app.add_typer(data.app, name="data")
+app.command()(train.train)
+app.command()(compose.compose)
 app.command()(evaluate.evaluate)
 app.add_typer(layout.app, name="layout")
 app.add_typer(simulate.app, name="simulate")

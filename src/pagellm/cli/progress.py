@@ -44,7 +44,13 @@ def _lines(steps: Iterable[Step]) -> int:
         if now - said >= 1 or step.step == step.steps:
             done = max(step.step - first, 1)
             eta = (now - begun) / done * (step.steps - step.step)
-            line = {"stage": step.stage, "step": step.step, "steps": step.steps, "loss": round(step.loss, 4), "eta_s": round(eta, 1)}
+            line = {
+                "stage": step.stage,
+                "step": step.step,
+                "steps": step.steps,
+                "loss": round(step.loss, 4),
+                "eta_s": round(eta, 1),
+            }
             print(json.dumps(line), file=sys.stderr, flush=True)
             said = now
     return count

@@ -25,7 +25,6 @@ class Outlook:
         self.extra = 1 + min(len(state.rules.caps), 6 // max(1, count))  # planned beyond each need; fewer where needs are many
         self.plans = Plans(self.needs, max(1, sum(one.limit + self.extra for one in self.needs.instances)))
         self.lost = np.zeros(len(state.items), np.bool_)  # [page] a forced choice left no way; the needs no longer bind
-        self._safe = np.ones(state.items.shape, np.bool_)  # as of the last `keep`
         self.notes: list[list[str]] = [self._settle(page) for page in range(len(state.items))]
 
     # What the page can be asked for, decided before its first slot
@@ -85,22 +84,28 @@ class Outlook:
     def keep(self, open_: Bool) -> Bool:
         """Those of the open candidates after which the needs can still be met. Shapes [page, candidate]."""
         if not (self.needs.short > 0).any():
-            self._safe = np.ones(open_.shape, np.bool_)
             return open_
-        self._safe = self.plans.safe()
-        doubt = open_ & ~self._safe
-        if doubt.any():
-            doubt &= ~self.needs.out_of_reach()
-        renew = np.flatnonzero(doubt.any(1) & self.plans.eroded)
+        kept = open_ & self.plans.safe()
+        doubt = open_ & ~kept
+        if not doubt.any():
+            return kept
+        doubt &= ~self.needs.out_of_reach()
+        kept |= self._spared(doubt)
+        renew = np.flatnonzero((doubt & ~kept).any(1) & self.plans.eroded)
         for page in renew:
             self._replan(int(page))
-        if len(renew):
-            self._safe = self.plans.safe()
-            doubt &= ~self._safe
-        kept = open_ & self._safe
+        kept |= self._spared(doubt & ~kept)
+        doubt &= ~kept
         for page in np.flatnonzero(doubt.any(1)):
             kept[page] |= self._decide(int(page), doubt[page])
         return kept
+
+    def _spared(self, doubt: Bool) -> Bool:
+        """Candidates in doubt that turn out safe once it is counted what each would really take from its page's plan."""
+        pages, places = np.nonzero(doubt)
+        good = np.zeros_like(doubt)
+        good[pages, places] = self.plans.enough(pages, places)
+        return good
 
     def _decide(self, page: int, doubt: Bool) -> Bool:
         """[candidate] those in doubt after which a plan exists."""
@@ -131,9 +136,9 @@ class Outlook:
         state = self.state
         pages = np.flatnonzero((state.row != NONE) & (choice != NONE) & (state.pin_here() == NONE) & ~self.lost)
         pick = choice[pages]
+        unsafe = pages[~self.plans.enough(pages, pick)]
         self.plans.give_way(pages, pick)
         self.needs.count(pages, pick)
-        unsafe = pages[~self._safe[pages, pick]]
         state.put(choice)
         for page in unsafe:
             if not self._replan(int(page)):

@@ -74,6 +74,40 @@ class Plans:
         cost += self.tight()[:, None] & ~freed
         return np.asarray(cost <= self._slack(), np.bool_)
 
+    def left(self, pages: I64, pick: I64) -> Bool:
+        """[pick, use] what is left of the plans once the picks stand in the current slots. Shapes [pick]."""
+        state, item = self.state, self.item[pages]  # [pick, use]
+        alive = (item != NONE) & (item != pick[:, None])
+        inside = self.row[pages] == state.row[pages, None]
+        here = inside & (self.ad[pages] == state.ad_here()[pages, None])
+        for place, cap in enumerate(state.rules.caps):
+            value = state.codes[pages, place, pick]
+            same = alive & (state.codes[pages[:, None], place, item] == value[:, None]) & (inside if cap.per_row else True)
+            full = state.count[pages, place, pick] + same.sum(1) >= state.limits[state.row[pages], place]
+            alive &= ~_first(same, here, full & (value >= 0) & state.cap_on[pages, place])
+        crowded = (alive & here).sum(1) > state.room_after(state.ad_here())[pages]
+        alive &= ~_first(alive & here, here, crowded)
+        return np.asarray(alive, np.bool_)
+
+    def enough(self, pages: I64, pick: I64) -> Bool:
+        """[pick] whether what is left of the plan meets the needs, less what the pick meets. Shapes [pick]."""
+        state, needs, alive = self.state, self.needs, self.left(pages, pick)
+        good = np.ones(len(pages), np.bool_)
+        for place, one in enumerate(needs.instances):
+            members = needs.members[pages[:, None], one.need, self.item[pages]]  # [pick, use]
+            got = (alive & members & ((one.row == PAGE) | (self.row[pages] == one.row))).sum(1)
+            helps = needs.members[pages, one.need, pick] & ((one.row == PAGE) | (state.row[pages] == one.row))
+            good &= ~self._due(place)[pages] | (got + helps >= needs.short[pages, place])
+        return good
+
+    def _due(self, place: int) -> Bool:
+        """[page] whether a need is open: its window is the page, the current row, or a row that is planned."""
+        row, state = self.needs.instances[place].row, self.state
+        due = self.needs.short[:, place] > 0
+        if row != PAGE:
+            due &= (state.row == row) | (~state.standing[:, row] & self.rows[:, row])
+        return np.asarray(due, np.bool_)
+
     def _marks(self, uses: Bool) -> Bool:
         marks = np.zeros(self.state.items.shape, np.bool_)
         marks[np.repeat(np.arange(len(uses)), uses.sum(1)), self.item[uses]] = True
@@ -93,9 +127,7 @@ class Plans:
         state, needs, uses = self.state, self.needs, self.uses
         slack = np.full(state.items.shape, _PLENTY)
         for place, one in enumerate(needs.instances):
-            due = needs.short[:, place] > 0
-            if one.row != PAGE:
-                due &= (state.row == one.row) | (~state.standing[:, one.row] & self.rows[:, one.row])
+            due = self._due(place)
             if not due.any():
                 continue
             members = needs.members[:, one.need]  # [page, candidate]
@@ -130,26 +162,18 @@ class Plans:
 
     def give_way(self, pages: I64, pick: I64) -> None:
         """Takes out of the plans what cannot stand beside the picks, before `state` moves on. Shapes [pick]."""
-        state = self.state
         self._refresh()
-        self._drop(pages, self.item[pages] == pick[:, None])
-        for place, cap in enumerate(state.rules.caps):
-            value = state.codes[pages, place, pick]
-            over = state.count[pages, place, pick] + self.reserve[pages, place, pick] >= state.limits[state.row[pages], place]
-            over &= state.cap_on[pages, place] & (value >= 0)
-            if over.any():
-                item = self.item[pages]
-                same = (item != NONE) & (np.take_along_axis(state.codes[pages, place], np.maximum(item, 0), 1) == value[:, None])
-                same &= (self.row[pages] == state.row[pages, None]) if cap.per_row else True
-                self._drop(pages, same & over[:, None])
-        self._drop(pages, self.here()[pages] & self.tight()[pages, None])
+        out = (self.item[pages] != NONE) & ~self.left(pages, pick)  # [pick, use]
+        for use in np.flatnonzero(out.any(0)):
+            at = pages[out[:, use]]
+            self._reserve(at, np.full(len(at), use), -1, np.ones(len(at), np.bool_))
+            self.item[at, use] = NONE
+        self.eroded[pages[out.any(1)]] = True
 
-    def _drop(self, pages: I64, uses: Bool) -> None:
-        """Takes out the first marked use of each page. Shape [pick, use]."""
-        hit = np.flatnonzero(uses.any(1))
-        if not len(hit):
-            return
-        at, use = pages[hit], np.argmax(uses[hit], 1)
-        self._reserve(at, use, -1, np.ones(len(at), np.bool_))
-        self.item[at, use] = NONE
-        self.eroded[at] = True
+
+def _first(uses: Bool, rather: Bool, wanted: Bool) -> Bool:
+    """[pick, use] one use of each wanted pick, rather one that `rather` marks; none where there is none."""
+    best = np.argmax(uses.astype(np.int8) + (uses & rather), 1)
+    one = np.zeros(uses.shape, np.bool_)
+    one[np.arange(len(uses)), best] = wanted
+    return one & uses

@@ -205,7 +205,8 @@ class Promises:
             if not self.facts.meets(item, rule):
                 continue
             for slot in free:
-                kind = (self.facts.signature(item), self.shown[item], item in self.banned, slot[0], self._ad(slot))
+                barred = bool(self.facts.excluded(item)) or item in self.banned
+                kind = (self.facts.signature(item), self.shown[item], barred, slot[0], self._ad(slot))
                 if (window != PAGE and slot[0] != window) or kind in tried or item in placed.values():
                     continue
                 tried.add(kind)

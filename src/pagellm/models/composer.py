@@ -11,13 +11,15 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
+from pagellm.data.candidates import unite
 from pagellm.data.contexts import contexts_of
+from pagellm.data.evidence import GROUPS, NAMES
 from pagellm.layout.compiled import CompiledLayout, compile_layout
 from pagellm.layout.masks import PageMasks
 from pagellm.layout.spec import Layout
 from pagellm.models.codec import Prompts, encode
 from pagellm.models.decoding import EMPTY, Forced, PageScorer, Writing, Written, context_logits, write_pages
-from pagellm.models.pools import policy_pool, read_contexts
+from pagellm.models.pools import policy_pool, pool_logprobs, read_contexts
 from pagellm.models.run import Run
 from pagellm.types import F32, F64, I32, NO_ITEM, Bool, Context, Contexts, Page
 
@@ -53,7 +55,10 @@ class LanguagePolicy:
         """`group` pages a context, which share its encoded prompt and its candidates."""
         if not pages:
             return []
-        drawn = self.draw(pages)
+        return self.write(self.draw(pages), pages, rng, group)
+
+    def write(self, drawn: Drawn, pages: Sequence[Context], rng: np.random.Generator, group: int = 1) -> list[list[Page]]:
+        """Pages from candidates that are already drawn."""
         masks, written = self._write(drawn, pages, rng, group, None)
         flat = masks.pages(written.sampled.reshape(len(pages) * group, -1), written.scores.reshape(len(pages) * group, -1))
         return [flat[c * group : (c + 1) * group] for c in range(len(pages))]
@@ -78,12 +83,43 @@ class LanguagePolicy:
         logprobs[foreign] = -np.inf
         return logprobs
 
-    def draw(self, pages: Sequence[Context]) -> Drawn:
-        """Candidates, evidence and prompts of contexts, each as of its own time."""
+    def draw(self, pages: Sequence[Context], only: I32 | None = None) -> Drawn:
+        """Candidates, evidence and prompts of contexts, each as of its own time. `only` replaces the channels, as a search does."""
         contexts = contexts_of(pages)
-        pool = self._with_required(self._pool(contexts))
+        if only is None:
+            pool = self._pool(contexts)
+        else:
+            pool = unite(np.tile(only, (len(pages), 1)), contexts, self.rules.eligible, self.run.config.split.repeats)
+        pool = self._with_required(pool)
         features = self.run.evidence.features(contexts, pool)
         return Drawn(contexts, pool, features, encode(contexts, self.run.config.model.max_history))
+
+    def parts(self, drawn: Drawn, page: Page) -> dict[str, dict[str, float]]:
+        """What each chosen item's logit rests on, for the first drawn context: slot id -> part -> size.
+
+        The size of a group of evidence is the change of the logit when the group is set to its mean over the training contexts. The
+        head is not linear, so the parts need not sum to the logit.
+        """
+        place = {int(item): at for at, item in enumerate(drawn.pool[0]) if item != NO_ITEM}
+        net = self.run.net
+        with torch.no_grad():
+            h = read_contexts(net, drawn.contexts, self.run.config.model.max_history)
+            base = torch.from_numpy(pool_logprobs(net, h, drawn.pool))[:1]
+            evidence = torch.from_numpy(drawn.evidence[:1])
+            full = net.evidence(evidence, base)[0]
+            without = {"language model": net.evidence(evidence, torch.full_like(base, float(net.evidence.mean[-1])))[0]}
+            for group, names in GROUPS.items():
+                columns = [NAMES.index(name) for name in names]
+                flat = evidence.clone()
+                flat[..., columns] = net.evidence.mean[columns]
+                without[group] = net.evidence(flat, base)[0]
+        return {
+            f"r{s.row}c{s.col}": {
+                part: round(float(full[place[s.item]] - other[place[s.item]]), 4) for part, other in without.items()
+            }
+            for s in page.slots
+            if s.item != NO_ITEM
+        }
 
     def _pool(self, contexts: Contexts) -> I32:
         run = self.run

@@ -60,8 +60,9 @@ class PolicyNet(nn.Module):
         shape = BackboneShape(config.dims, config.layers, config.heads, config.ffn_dims, dropout=config.dropout)
         self.backbone = backbone or SmallBackbone(shape)
         self.dims = dims = int(self.backbone.dims)  # type: ignore[arg-type]
-        items, content_dims = content.shape
-        self.register_buffer("content", torch.from_numpy(content.copy()), persistent=False)
+        items, content_dims = len(content), min(content.shape[1], dims)
+        leading = np.ascontiguousarray(content[:, :content_dims])  # the strongest directions of the text come first
+        self.register_buffer("content", torch.from_numpy(leading), persistent=False)
         self.ids = nn.Embedding(items, dims)
         self.project = nn.Linear(content_dims, dims, bias=False)
         self.bias = nn.Parameter(torch.zeros(items))

@@ -4,7 +4,8 @@
     data.json      name, fingerprint, release          catalog.parquet the items
     events.parquet the feedback                        content.safetensors  item vectors from text
     policy.safetensors  all weights                    layout.toml     the shop's layout, where it has one
-    metrics.jsonl  a line a step                       manifest.json   SHA-256 of each file, written last
+    metrics.jsonl  a line a step                       backbone.json   architecture of a Hugging Face backbone, where it has one
+    manifest.json  SHA-256 of each file, written last
 
 Knows no training. Safetensors, JSON and Parquet only: nothing in a run folder can be code.
 """
@@ -28,7 +29,9 @@ from pagellm.data.evidence import NAMES, Evidence, build_evidence
 from pagellm.data.log import Log
 from pagellm.data.splits import Split, make_split
 from pagellm.errors import RunError
+from pagellm.models.huggingface import HuggingFaceBackbone, pretrained_policy, stored_policy
 from pagellm.models.policy import PolicyNet
+from pagellm.models.pretrained import read_architecture
 from pagellm.models.storage import (
     check_manifest,
     read_json,
@@ -49,7 +52,7 @@ FILES = (
     "content.safetensors",
     "policy.safetensors",
 )
-LAYOUT, METRICS = "layout.toml", "metrics.jsonl"
+LAYOUT, METRICS, BACKBONE = "layout.toml", "metrics.jsonl", "backbone.json"
 
 
 @dataclass(frozen=True)
@@ -94,7 +97,9 @@ def save_inputs(folder: Path, config: RunConfig, log: Log, split: Split, content
 def save_policy(folder: Path, net: PolicyNet) -> None:
     """Writes the weights and, last of all, the manifest: from here on the run is finished."""
     write_tensors(folder / "policy.safetensors", dict(net.state_dict()))
-    optional = [name for name in (LAYOUT, METRICS) if (folder / name).exists()]
+    if isinstance(net.backbone, HuggingFaceBackbone):
+        write_json(folder / BACKBONE, net.backbone.architecture)
+    optional = [name for name in (LAYOUT, METRICS, BACKBONE) if (folder / name).exists()]
     write_manifest(folder, [*FILES, *optional])
 
 
@@ -113,7 +118,7 @@ def load_run(folder: Path | str) -> Run:
     split = make_run_split(log, len(catalog), config)
     content = read_tensors(folder / "content.safetensors")[0]["content"].numpy()
     evidence = make_evidence(catalog, split, content, config)
-    net = make_net(config, content)
+    net = _net_of(folder, config, content)
     weights, _ = read_tensors(folder / "policy.safetensors")
     missing, unexpected = net.load_state_dict(weights, strict=False)
     if missing or unexpected:
@@ -135,14 +140,19 @@ def make_evidence(catalog: Catalog, split: Split, content: F32, config: RunConfi
     return build_evidence(catalog, split.log, content, known, config.candidates.drop)
 
 
-def make_net(config: RunConfig, content: F32) -> PolicyNet:
-    """A fresh policy network for this configuration, its weights drawn from the seed."""
+def make_net(config: RunConfig, content: F32, catalog: Catalog) -> PolicyNet:
+    """A fresh policy network for this configuration: weights drawn from the seed, or a Hugging Face model's own."""
     torch.manual_seed(config.seed)
     if config.model.backbone == "small":
         return PolicyNet(config.model, content, len(NAMES), blind="policy" in config.candidates.drop)
-    from pagellm.models.huggingface import load_backbone
+    return pretrained_policy(config, content, len(NAMES), catalog)
 
-    return PolicyNet(config.model, content, len(NAMES), load_backbone(config.model))
+
+def _net_of(folder: Path, config: RunConfig, content: F32) -> PolicyNet:
+    """The network of a finished run, its weights still to be loaded. Needs no other folder."""
+    if config.model.backbone == "small":
+        return PolicyNet(config.model, content, len(NAMES), blind="policy" in config.candidates.drop)
+    return stored_policy(config, content, len(NAMES), read_architecture(folder / BACKBONE))
 
 
 def _events_frame(log: Interactions) -> pl.DataFrame:

@@ -65,7 +65,7 @@ def expect_pages(
     """Fills the exact chances of every slot, all [page, slot]."""
     lasting, interest = np.empty(share.size), np.empty(share.size)
     for p in range(user.size):
-        who = np.int64(user[p])
+        who = int(user[p])
         fill_interest(clock, who, time[p], b, share, lasting, interest)
         mind = Mind(taste_of(clock.seed, who), log_budget_of(clock, who, time[p], b))
         today = appeal[day_of(clock, time[p])]
@@ -81,7 +81,7 @@ def sample_pages(
     """Fills one sampled outcome of every slot [page, slot]."""
     lasting, interest = np.empty(share.size), np.empty(share.size)
     for p in range(user.size):
-        who = np.int64(user[p])
+        who = int(user[p])
         fill_interest(clock, who, time[p], b, share, lasting, interest)
         mind = Mind(taste_of(clock.seed, who), log_budget_of(clock, who, time[p], b))
         today = appeal[day_of(clock, time[p])]
@@ -98,7 +98,7 @@ def relevance_of_items(
     """Fills the chances [context, candidate] of a click, cart and purchase of items that are seen and stand alone."""
     lasting, interest = np.empty(share.size), np.empty(share.size)
     for p in range(user.size):
-        who = np.int64(user[p])
+        who = int(user[p])
         fill_interest(clock, who, time[p], b, share, lasting, interest)
         mind = Mind(taste_of(clock.seed, who), log_budget_of(clock, who, time[p], b))
         today = appeal[day_of(clock, time[p])]
@@ -129,7 +129,7 @@ def live(
         for h in range(bought.size):
             bought[h], when[h] = -1, 0
         for p in range(first[u], first[u + 1]):
-            who = np.int64(user[p])
+            who = int(user[p])
             day = day_of(clock, time[p])
             recall(bought, when, time[p] - int(b.owned_days * 86_400), owned[p])
             fill_interest(clock, who, time[p], b, share, lasting, interest)
@@ -186,7 +186,7 @@ def compose_pages(
     lasting, lift = np.empty(share.size), np.empty(share.size)
     interest, mass = np.empty(share.size), np.empty(share.size)
     for p in range(user.size):
-        who = np.int64(user[p])
+        who = int(user[p])
         fill_interest(clock, who, time[p], b, share, lasting, interest)
         fill_lift(table, clock.seed, who, day_of(clock, time[p]), lasting, lift)
         key = stream(clock.seed, _COMPOSE, who, visit[p])
@@ -201,7 +201,7 @@ def score_pages(
     lasting, lift = np.empty(share.size), np.empty(share.size)
     interest, mass = np.empty(share.size), np.empty(share.size)
     for p in range(user.size):
-        who = np.int64(user[p])
+        who = int(user[p])
         fill_interest(clock, who, time[p], b, share, lasting, interest)
         fill_lift(table, clock.seed, who, day_of(clock, time[p]), lasting, lift)
         propensities(table, day_of(clock, time[p]), lift, mass, items[p], propensity[p])

@@ -117,7 +117,7 @@ def _describe(
     lasting: F64, interest: F64, intent: I32, taste: F64, log_budget: F64, device: I8,
 ) -> None:  # fmt: skip
     for p in range(user.size):
-        who = np.int64(user[p])
+        who = int(user[p])
         intent[p] = fill_interest(clock, who, time[p], b, share, lasting[p], interest[p])
         for d, value in enumerate(taste_of(clock.seed, who)):
             taste[p, d] = value

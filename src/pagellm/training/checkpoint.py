@@ -66,4 +66,6 @@ def _mark(path: Path, notes: dict[str, str]) -> Mark:
     try:
         return Mark(notes["stage"], int(notes["step"]), int(notes["metrics_bytes"]))
     except (KeyError, ValueError) as problem:
-        raise RunError(f"The file {path} is no checkpoint of pagellm ({problem!r}). Start a new run in another folder.") from problem
+        raise RunError(
+            f"The file {path} is no checkpoint of pagellm ({problem!r}). Start a new run in another folder."
+        ) from problem

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from pagellm.config import RunConfig
-from pagellm.data.contexts import ALWAYS, contexts_between
+from pagellm.data.contexts import contexts_between
 from pagellm.data.evidence import Evidence
 from pagellm.data.splits import Split
 from pagellm.models.codec import reading_spans
@@ -53,15 +53,12 @@ def supervised_stages(job: Job, net: PolicyNet) -> Iterator[Step]:
             _save_stage(job, net, "lm")
         yield from _head(job, net)
         _save_stage(job, net, "head")
-    if job.config.sft.refresh != "off":
-        if not _load_stage(job, net, "refresh"):
-            head = {name: value.clone() for name, value in net.evidence.state_dict().items()}
-            net.reset(job.config.seed)
-            until_end = job.config.sft.refresh == "end"
-            known = np.ones(len(job.split.log), bool) if until_end else job.split.fit_until_test
-            yield from _language_model(job, net, "refresh", known)
-            net.evidence.load_state_dict(head)
-            _save_stage(job, net, "refresh")
+    if job.config.sft.refresh != "off" and not _load_stage(job, net, "refresh"):
+        net.reset(job.config.seed)  # the evidence head stays: no gradient reaches it here
+        until_end = job.config.sft.refresh == "end"
+        known = np.ones(len(job.split.log), bool) if until_end else job.split.fit_until_test
+        yield from _language_model(job, net, "refresh", known)
+        _save_stage(job, net, "refresh")
 
 
 def clear_stages(folder: Path) -> None:

@@ -69,7 +69,7 @@ def fit_language_model(
 ) -> Iterator[Step]:
     """Full-softmax cross-entropy on the basket after each ASK token. Yields after every step; `state.step` counts them."""
     per_epoch = -(-len(spans) // config.batch)
-    steps = per_epoch * config.epochs
+    steps = per_epoch * max(config.epochs, -(-config.min_steps // max(per_epoch, 1)))
     plan: list[I64] = []
     item = event = None
     while state.step < steps:
@@ -140,7 +140,7 @@ def fit_head(net: PolicyNet, examples: HeadExamples, config: SFTConfig, seed: in
         examples.base,
         examples.targets,
         examples.real,
-        epochs=config.head_epochs,
+        epochs=max(config.head_epochs, -(-config.head_min_steps * config.head_batch // max(len(examples.targets), 1))),
         batch=config.head_batch,
         lr=config.head_lr,
         seed=seed,

@@ -1,0 +1,169 @@
+"""Composing pages from a finished run: who asks, under which layout, how to choose, and how the result is shown.
+
+Takes what a person or a service asks for, gives pages with views and JSON. Knows no command line and no HTTP.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+
+from pagellm.data.search import TextIndex
+from pagellm.errors import UsageError
+from pagellm.layout.spec import Layout
+from pagellm.models.composer import LanguagePolicy
+from pagellm.models.decoding import Writing
+from pagellm.models.run import LAYOUT, Run
+from pagellm.reporting.view import PageView, page_view
+from pagellm.types import DAY, NO_ITEM, Context, Event, Page
+
+
+@dataclass(frozen=True)
+class Composed:
+    """Pages for one context, with what is needed to show them."""
+
+    run: Run
+    layout: Layout
+    context: Context
+    pages: tuple[Page, ...]
+    explained: tuple[dict[str, dict[str, float]], ...]  # a page: slot id -> part of the score -> size; empty where not asked for
+    facts: dict[str, object]
+    notes: tuple[str, ...]  # about the context: an unknown user, a query without a match
+
+    @property
+    def views(self) -> list[PageView]:
+        """The pages as people see them."""
+        titles, kinds = (
+            {row.id: value for row, value in zip(self.layout.rows, column, strict=True)} for column in self._row_columns
+        )
+        return [
+            page_view(
+                _with_notes(page, self.notes),
+                self.run.catalog,
+                self.context,
+                row_titles=titles,
+                row_kinds=kinds,
+                explain=parts or None,
+                facts=self.facts,
+            )
+            for page, parts in zip(self.pages, self.explained, strict=True)
+        ]
+
+    def as_json(self) -> list[dict[str, Any]]:
+        """The pages as plain values, in the form of the page API."""
+        return [self._page_json(page, parts) for page, parts in zip(self.pages, self.explained, strict=True)]
+
+    @property
+    def _row_columns(self) -> tuple[list[str], list[str]]:
+        return [row.titles[0] if row.titles else row.id for row in self.layout.rows], [row.kind for row in self.layout.rows]
+
+    def _page_json(self, page: Page, parts: dict[str, dict[str, float]]) -> dict[str, Any]:
+        titles, kinds = self._row_columns
+        names = [row.id for row in self.layout.rows]
+        rows = []
+        for number, name in enumerate(page.rows):
+            place = names.index(name)
+            slots = [self._slot_json(slot, parts) for slot in page.slots if slot.row == number and slot.item != NO_ITEM]
+            rows.append({"row": number, "id": name, "kind": kinds[place], "title": titles[place], "items": slots})
+        return {
+            "template": {"id": page.layout},
+            "policy": {"id": "pagellm", "version": self.run.facts["fingerprint"][:12], "fallback": None},
+            "rows": rows,
+            "warnings": [*self.notes, *page.notes],
+            "facts": self.facts,
+        }
+
+    def _slot_json(self, slot: Any, parts: dict[str, dict[str, float]]) -> dict[str, Any]:
+        name = f"r{slot.row}c{slot.col}"
+        out = {
+            "slot_id": name,
+            "col": slot.col,
+            "item_id": str(self.run.catalog.item_ids[slot.item]),
+            "title": self.run.catalog.titles[slot.item],
+            "origin": slot.origin.name.lower(),
+            "score": _finite(slot.score),
+            "logprob": _finite(slot.logprob),
+            "propensity": _finite(math.exp(slot.logprob)),
+        }
+        return out | ({"explain": parts[name]} if name in parts else {})
+
+
+def compose_for(
+    run: Run,
+    *,
+    user: str | None = None,
+    history: Sequence[str] = (),
+    layout: Layout | None = None,
+    slots: int = 10,
+    query: str | None = None,
+    writing: Writing | None = None,
+    group: int = 1,
+    seed: int = 0,
+    at: int | None = None,
+    explain: bool = False,
+) -> Composed:
+    """`group` pages for a user of the log, or for a history of item ids. `at` in unix seconds; None is the end of the log."""
+    now = int(run.split.log.time.max(initial=0)) + 1 if at is None else at
+    layout = layout or run_layout(run, slots)
+    policy = LanguagePolicy(run, layout, writing, now)
+    context, notes = make_context(run, user, history, query, now)
+    only = None
+    if query is not None:
+        only = TextIndex(run.catalog).matches(query, 4 * policy.rules.places + 100, policy.rules.eligible)
+        if len(only) == 1 and only[0] == NO_ITEM:
+            notes = (*notes, "no item's text matches the query")
+    drawn = policy.draw([context], only)
+    pages = policy.write(drawn, [context], np.random.default_rng(seed), group)[0]
+    parts = tuple(policy.parts(drawn, page) if explain else {} for page in pages)
+    facts: dict[str, object] = {"policy": "pagellm", "run": run.folder.name, "data": str(run.facts["name"]), "seed": seed}
+    return Composed(run, layout, context, tuple(pages), parts, facts, notes)
+
+
+def run_layout(run: Run, slots: int) -> Layout:
+    """The shop's own layout where the run has one, else one row of `slots`."""
+    path = run.folder / LAYOUT
+    return Layout.load(path) if path.exists() else Layout.single_row(slots)
+
+
+def make_context(
+    run: Run, user: str | None, history: Sequence[str], query: str | None, now: int
+) -> tuple[Context, tuple[str, ...]]:
+    """The context of a user of the log or of a history, as of `now`, and what people should know about it."""
+    log = run.split.log
+    if user is not None:
+        place = np.flatnonzero(log.user_ids == user)
+        if len(place):
+            mine = (log.user == place[0]) & (log.time < now)
+            return Context(now, log.item[mine], log.event[mine], log.time[mine], user, query), ()
+        return _empty(now, user, query), (f"the log has no user {user[:40]!r}: the page is that of a new user",)
+    if history:
+        items = run.catalog.indexes(history)
+        times = now - DAY * np.arange(len(items), 0, -1)
+        return Context(now, items, np.full(len(items), Event.INTERACTION, np.int8), times, None, query), ()
+    return _empty(now, None, query), ()
+
+
+def parse_time(text: str) -> int:
+    """Unix seconds of an RFC 3339 time; without an offset it is UTC."""
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError as problem:
+        raise UsageError(f"The time {text!r} is not RFC 3339 ({problem}). Example: 2026-11-23T10:00:00Z") from problem
+    return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp())
+
+
+def _empty(now: int, user: str | None, query: str | None) -> Context:
+    return Context(now, np.empty(0, np.int32), np.empty(0, np.int8), np.empty(0, np.int64), user, query)
+
+
+def _with_notes(page: Page, notes: tuple[str, ...]) -> Page:
+    return Page(page.layout, page.rows, page.slots, (*notes, *page.notes))
+
+
+def _finite(value: float) -> float | None:
+    return round(value, 6) if math.isfinite(value) else None
