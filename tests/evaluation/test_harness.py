@@ -60,7 +60,8 @@ def test_short_calls_are_repeated_within_a_round(harness: ModuleType, clock: lis
     peers = {"peer": lambda: takes("peer", 1.0)}
     found = harness.compare("x", ours=lambda: takes("ours", 0.001), peers=peers, check=lambda *_: 0.0, rounds=5)
     assert found.ratios[0].ratio == pytest.approx(1000)
-    assert calls == {"ours": 2 + 5 * 20, "peer": 2 + 5}
+    assert 2 + 5 * 20 <= calls["ours"] <= 2 + 5 * 21  # 20 ms a round, up to rounding
+    assert calls["peer"] == 2 + 5
 
 
 def test_a_wrong_answer_has_no_time(harness: ModuleType) -> None:

@@ -42,7 +42,8 @@ def fault(words: list[str]) -> str:
 
 
 def test_the_reader_finds_commands_and_their_faults() -> None:
-    text = "```bash\npagellm version --loud\npagellm train shop --set wings=2\npagellm fly\npagellm version # said\nls\n```\npagellm not in a block\n"
+    lines = ["pagellm version --loud", "pagellm train shop --set wings=2", "pagellm fly", "pagellm version # said", "ls"]
+    text = "\n".join(["```bash", *lines, "```", "pagellm not in a block"])
     assert [fault(words) for words in commands(text)] == [
         "no option --loud in 'pagellm version --loud'",
         "no setting wings in 'pagellm train shop --set wings=2'",

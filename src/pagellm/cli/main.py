@@ -6,7 +6,7 @@ import typer
 from rich.console import Console
 
 from pagellm import __version__
-from pagellm.cli import compose, data, evaluate, layout, simulate, train
+from pagellm.cli import compose, data, demo, evaluate, layout, simulate, train
 from pagellm.errors import PagellmError
 
 app = typer.Typer(
@@ -19,6 +19,7 @@ app = typer.Typer(
 
 
 app.add_typer(data.app, name="data")
+app.command()(demo.demo)
 app.command()(train.train)
 app.command()(compose.compose)
 app.command()(evaluate.evaluate)

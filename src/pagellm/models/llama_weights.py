@@ -57,6 +57,8 @@ def from_llama_state(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
     Raises UsageError for a model with grouped key-value heads, biases or anything else that the small backbone has not.
     """
+    if "norm.weight" not in state:
+        raise UsageError("These are not the weights of a LlamaModel: norm.weight is missing. Pass model.state_dict() of the decoder.")
     out = {"norm.weight": state["norm.weight"]}
     used = {"norm.weight"}
     for layer in range(_layers(state, "layers.")):
@@ -65,7 +67,9 @@ def from_llama_state(state: dict[str, Tensor]) -> dict[str, Tensor]:
         for own, names in _JOINED.items():
             parts = [state[theirs + name] for name in names]
             if len({part.shape for part in parts}) > 1:
-                raise UsageError(f"Layer {layer} groups its key-value heads; the small backbone has as many of them as of query heads.")
+                raise UsageError(
+                    f"Layer {layer} groups its key-value heads; the small backbone has as many of them as of query heads."
+                )
             out[ours + own] = torch.cat(parts)
         used |= {theirs + name for name in [*_SAME.values(), *(n for names in _JOINED.values() for n in names)]}
     left = sorted(name for name in state if name not in used and not name.endswith(_IGNORED))

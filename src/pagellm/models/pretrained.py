@@ -168,7 +168,9 @@ def new_cache() -> Any:
 def _decoder_of(model: Any, architecture: dict[str, Any]) -> nn.Module:
     decoder: nn.Module = model.base_model
     if decoder is model:
-        raise UsageError(f"A {architecture['model_type']} model has no decoder apart from its head. Use a GPT-2, Llama or Qwen model.")
+        raise UsageError(
+            f"A {architecture['model_type']} model has no decoder apart from its head. Use a GPT-2, Llama or Qwen model."
+        )
     return decoder
 
 

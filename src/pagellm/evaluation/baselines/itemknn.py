@@ -8,11 +8,11 @@ import numpy as np
 from scipy import sparse
 
 from pagellm.evaluation.baselines.ranking import popular_first, rank_by_scores, recency_weights, taken
-from pagellm.evaluation.baselines.tuning import DECAYS, Search, climb, validation_score
+from pagellm.evaluation.baselines.tuning import DECAYS, Search, Settings, climb, sweep, validation_score
 from pagellm.types import F32, I32, Bool, Contexts, Interactions
 
-_SHRINKS = (0.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)
-_NEIGHBORS = (50, 100, 200, 500, 1000, 2000, 4000)
+_SHRINKS = (0.0, 10.0, 30.0, 100.0, 300.0)
+_NEIGHBORS = (100, 300, 1000)
 
 
 @dataclass(frozen=True)
@@ -64,14 +64,18 @@ def fit_itemknn(
 
 
 def tune_itemknn(log: Interactions, known: Bool, candidates: Bool, contexts: Contexts, repeats: bool = False) -> Search:
-    """Searches decay, shrink and neighbors on validation contexts, fitted on the `known` [event] events older than those."""
-    grid = {"decay": DECAYS, "shrink": _SHRINKS, "neighbors": _NEIGHBORS}
-    return climb(
-        grid,
-        lambda s: validation_score(
-            fit_itemknn(log, known, candidates, s["shrink"], int(s["neighbors"]), s["decay"], repeats), contexts
-        ),
-    )
+    """Searches shrink and neighbors together, which pull against each other, then decay, which needs no new fit."""
+
+    def at(s: Settings) -> ItemKNN:
+        return fit_itemknn(log, known, candidates, s["shrink"], int(s["neighbors"]), s["decay"], repeats)
+
+    middle = {"decay": (0.65,), "shrink": _SHRINKS, "neighbors": _NEIGHBORS}
+    fits = sweep(middle, lambda s: validation_score(at(s), contexts))
+    best = fits.best.settings
+    fitted = at(best)
+    along = {"decay": DECAYS, "shrink": (best["shrink"],), "neighbors": (best["neighbors"],)}
+    decays = climb(along, lambda s: validation_score(replace(fitted, decay=s["decay"]), contexts))
+    return Search(fits.trials + tuple(t for t in decays.trials if t not in fits.trials))
 
 
 def _nearest(similarity: sparse.csr_array, neighbors: int) -> sparse.csr_array:

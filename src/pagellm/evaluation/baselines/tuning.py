@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -40,6 +41,12 @@ def validation_score(ranker: Ranker, contexts: Contexts) -> float:
     """Mean of NDCG@10 and NDCG@100, so that one setting serves the short and the long cut-off."""
     values = accuracy(ranker.rank(contexts, 100), contexts, (10, 100))
     return float((values["ndcg@10"] + values["ndcg@100"]).mean() / 2)
+
+
+def sweep(grid: Mapping[str, Sequence[float]], score: Callable[[Settings], float]) -> Search:
+    """Tries every combination, the last setting changing fastest."""
+    settings = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
+    return Search(tuple(Trial(s, score(s)) for s in settings))
 
 
 def climb(grid: Mapping[str, Sequence[float]], score: Callable[[Settings], float], budget: int = 16) -> Search:
