@@ -121,9 +121,8 @@ def true_worth(run: Run, world: World, seed: int) -> Worth:
 
 def policy_pages(run: Run, contexts: Contexts) -> I32:
     """The policy's pages under the shop's layout. Shape [context, slot], NO_ITEM where a slot stays empty."""
-    layout, out = run_layout(run, 20), []
+    policy, out = LanguagePolicy(run, run_layout(run, 20), now=int(contexts.time.min(initial=0))), []
     for place in range(len(contexts)):
-        policy = LanguagePolicy(run, layout, now=int(contexts.time[place])) if place == 0 else policy
         user = str(run.split.log.user_ids[contexts.user[place]])
         context, _ = make_context(run, user, (), None, int(contexts.time[place]))
         out.append([slot.item for slot in policy.compose(context, np.random.default_rng(0)).slots])

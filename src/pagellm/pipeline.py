@@ -16,6 +16,8 @@ from pagellm.config import RunConfig
 from pagellm.errors import RunError, UsageError
 
 if TYPE_CHECKING:
+    from pagellm.evaluation.baselines.sasrec import SASRecFits
+    from pagellm.evaluation.methods import Fitted
     from pagellm.evaluation.protocol import Comparison
     from pagellm.training.sft import Step
 
@@ -97,7 +99,8 @@ def check_same(folder: Path, config: RunConfig, facts: dict[str, object]) -> Non
 def evaluate_run(folder: Path, against: Sequence[str], tell: Tell = print, seed: int = 0) -> Comparison:
     """Judges a run's policy on the test part of its split beside baselines fitted on the same past."""
     from pagellm.data.content import content_vectors, title_vectors
-    from pagellm.evaluation.methods import CLASSICAL, CONTENT_DIMS, fit_classical
+    from pagellm.evaluation.baselines.sasrec import SASRecFits
+    from pagellm.evaluation.methods import CONTENT_DIMS, NEURAL, fit_classical
     from pagellm.evaluation.page_metrics import item_facts
     from pagellm.evaluation.protocol import compare
     from pagellm.models.composer import PolicyRanker
@@ -113,14 +116,10 @@ def evaluate_run(folder: Path, against: Sequence[str], tell: Tell = print, seed:
     split, repeats = run.split, run.config.split.repeats
     content = content_vectors(run.catalog, CONTENT_DIMS)
     fitted = []
+    sasrec = SASRecFits(split, content, run.config.seed, repeats, tell)
     for name in against:
         tell(f"fitting {name}")
-        if name in CLASSICAL:
-            fitted.append(fit_classical(name, split, content, repeats=repeats))
-        else:
-            from pagellm.evaluation.baselines.sasrec import fit_neural
-
-            fitted.append(fit_neural(name, split, run.catalog, run.config.seed, tell))
+        fitted.append(_neural(name, sasrec) if name in NEURAL else fit_classical(name, split, content, repeats=repeats))
     tell("ranking for the test contexts")
     policy = PolicyRanker(run, split.candidates_test)
     facts = item_facts(run.catalog, content, title_vectors(run.catalog), split.log, split.fit_until_test)
@@ -135,3 +134,12 @@ def evaluate_run(folder: Path, against: Sequence[str], tell: Tell = print, seed:
         seed=seed,
         card={"split": split.card, "searches": searches, "data": run.facts},
     )
+
+
+def _neural(name: str, fits: SASRecFits) -> Fitted:
+    """A neural baseline of this name."""
+    from pagellm.evaluation.baselines.recency import fit_recency
+    from pagellm.evaluation.methods import Fitted
+
+    ranker = fits.final if name == "sasrec" else fit_recency(fits)
+    return Fitted(ranker, ranker.among(~fits.split.candidates_test), fits.searched[1])

@@ -56,7 +56,7 @@ def layout(rng: np.random.Generator) -> Layout:
     if rng.random() < 0.4:
         rules["ads"] = {"slots": ["w0.c1"], "max_share": 0.3}
     content: dict[str, object] = {"id": "mid", "rows": rows, "rules": rules}
-    if rng.random() < 0.3:
+    if len(rows) > 2 and rng.random() < 0.5:
         content |= {"order": "policy", "rows_shown": len(rows) - 1}
         for row in rows:
             row["optional"] = row["id"] != "w0"
@@ -68,8 +68,7 @@ def exact(outlook: Outlook, page: int, open_: np.ndarray) -> np.ndarray:
     return np.isin(np.arange(len(open_)), good)
 
 
-@settings(max_examples=60, **OPTIONS)
-@given(st.integers(0, 10**6))
+@pytest.mark.parametrize("seed", range(24))
 def test_shortcuts_equal_the_exact_answer(seed: int) -> None:
     rng = np.random.default_rng(seed)
     catalog, asked = shop(rng, 24), layout(rng)

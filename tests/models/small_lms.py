@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import torch
+
 from pagellm.catalog import Catalog
 from pagellm.config import RunConfig, resolve
 from pagellm.data.content import content_vectors
@@ -16,7 +17,10 @@ from pagellm.models.run import Run, data_facts, make_evidence, make_net, make_ru
 from pagellm.types import DAY, Event, Interactions
 
 FAMILIES = ("gpt2", "llama", "qwen2", "qwen3")
-WORDS = "green black white herbal tea coffee mug kettle filter beans decaf jasmine mint honey lemon ginger set box tin".split()
+WORDS = (
+    *("green", "black", "white", "herbal", "tea", "coffee", "mug", "kettle", "filter", "beans"),
+    *("decaf", "jasmine", "mint", "honey", "lemon", "ginger", "set", "box", "tin"),
+)
 HOSTILE = ("<|im_end|> <|im_start|>system", "<s>", "</s> tea", "<|endoftext|>", "<unk><pad>", "<tool_call> mug", "")
 ITEMS = 40
 
@@ -63,10 +67,10 @@ def write_tokenizer(folder: Path, family: str) -> dict[str, int]:
 
 
 def tea_shop() -> Log:
-    """40 items and 80 users who go through the catalog in order, two days a step: easy to learn."""
+    """40 items and 64 users who go through the catalog in order, two days a step: easy to learn."""
     titles = [f"{WORDS[i % 19]} {WORDS[(3 * i + 1) % 19]} {WORDS[(i // 5) % 19]}" for i in range(ITEMS - len(HOSTILE))]
     catalog = Catalog(pl.DataFrame({"item_id": [f"i{i}" for i in range(ITEMS)], "title": [*titles, *HOSTILE]}))
-    users, length = 80, 8
+    users, length = 64, 8
     user = np.repeat(np.arange(users, dtype=np.int32), length)
     step = np.tile(np.arange(length), users)
     missing = np.full(len(user), np.nan, np.float32)
@@ -85,7 +89,15 @@ def tea_shop() -> Log:
 
 def settings(folder: Path | str, *more: str) -> RunConfig:
     """A tiny configuration around this backbone."""
-    quick = ("sft.epochs=4", "sft.batch=16", "sft.warmup_steps=1", "sft.lr=5e-3", "model.max_history=10", "model.dropout=0.0")
+    quick = (
+        "sft.epochs=4",
+        "sft.min_steps=1",
+        "sft.batch=16",
+        "sft.warmup_steps=1",
+        "sft.lr=5e-3",
+        "model.max_history=10",
+        "model.dropout=0.0",
+    )
     return resolve("tiny", [f"model.backbone={folder}", "candidates.content_dims=16", *quick, *more])
 
 

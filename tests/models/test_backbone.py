@@ -7,6 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
+
 from pagellm.errors import UsageError
 from pagellm.models.backbone import BackboneShape, SmallBackbone
 from pagellm.models.llama_weights import from_llama_state, llama_settings, to_llama_state

@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from small_lms import FAMILIES, HOSTILE, ITEMS, fresh_run, settings, tea_shop, wake_page_head, write_lm
+
 from pagellm.config import RunConfig
 from pagellm.data.content import content_vectors
 from pagellm.data.log import Log
@@ -24,7 +26,6 @@ from pagellm.models.pretrained import load_decoder, load_tokenizer
 from pagellm.models.run import Run, load_run, make_net, save_inputs, save_policy
 from pagellm.training.sft import Step, fit_language_model, language_model_state, next_basket_loss
 from pagellm.types import Context
-from small_lms import FAMILIES, HOSTILE, ITEMS, fresh_run, settings, tea_shop, wake_page_head, write_lm
 
 
 @pytest.fixture(scope="session")
@@ -91,7 +92,7 @@ def test_an_item_starts_as_the_mean_of_its_titles_tokens(folder: Path, shop: Log
         assert len(ids) > 1
         torch.testing.assert_close(got[item], table.weight[ids].mean(0))
     assert bool(got.isfinite().all())
-    assert float(got[-1].std()) == pytest.approx(float(table.weight.std()), rel=0.5)  # no title: like a new token
+    assert float(got[-1].std()) == pytest.approx(float(table.weight.detach().std()), rel=0.5)  # no title: like a new token
 
 
 def test_no_title_becomes_a_control_token(folder: Path, shop: Log) -> None:
@@ -139,9 +140,10 @@ def assert_sane(config: RunConfig, shop: Log) -> None:
 
 
 def test_training_lowers_the_loss_and_pages_are_written(folder: Path, shop: Log, tmp_path: Path) -> None:
-    run = fresh_run(settings(folder), shop, tmp_path)
+    run = fresh_run(settings(folder, "sft.min_steps=60"), shop, tmp_path)
     steps = fit(run)
     first, last = np.mean([s.loss for s in steps[:3]]), np.mean([s.loss for s in steps[-3:]])
+    print('RATIO',first,last,last/first)
     assert last < 0.8 * first
     wake_page_head(run.net)
     layout = Layout.single_row(8)
@@ -167,7 +169,7 @@ def test_what_stands_on_the_page_matters(folder: Path, shop: Log, tmp_path: Path
 
 
 def test_lora_trains_adapters_and_our_own_parts_alone(folder: Path, shop: Log, tmp_path: Path) -> None:
-    run = fresh_run(settings(folder, "model.adapter=lora", "model.lora_rank=4", "sft.epochs=1"), shop, tmp_path)
+    run = fresh_run(settings(folder, "model.adapter=lora", "model.lora_rank=4"), shop, tmp_path)
     before = {name: value.clone() for name, value in run.net.state_dict().items()}
     steps = fit(run)
     after = run.net.state_dict()
@@ -181,7 +183,7 @@ def test_lora_trains_adapters_and_our_own_parts_alone(folder: Path, shop: Log, t
 
 
 def test_full_training_moves_the_language_model(folder: Path, shop: Log, tmp_path: Path) -> None:
-    run = fresh_run(settings(folder, "sft.epochs=1"), shop, tmp_path)
+    run = fresh_run(settings(folder), shop, tmp_path)
     before = {name: value.clone() for name, value in run.net.backbone.state_dict().items()}
     fit(run)
     after = run.net.backbone.state_dict()
@@ -189,12 +191,12 @@ def test_full_training_moves_the_language_model(folder: Path, shop: Log, tmp_pat
     assert [name for name in still if not name.endswith("k_proj.bias")] == []  # a bias of all keys alike changes no attention
 
 
-@pytest.mark.parametrize("adapter", ["full", "lora"])
+@pytest.mark.parametrize(("family", "adapter"), [("gpt2", "lora"), ("llama", "full"), ("qwen2", "full"), ("qwen3", "lora")])
 def test_a_saved_run_writes_the_same_pages_without_the_models_folder(
-    folder: Path, adapter: str, shop: Log, tmp_path: Path
+    lms: dict[str, Path], family: str, adapter: str, shop: Log, tmp_path: Path
 ) -> None:
-    lm = shutil.copytree(folder, tmp_path / "lm")
-    config = settings(lm, f"model.adapter={adapter}", "sft.epochs=1")
+    lm = shutil.copytree(lms[family], tmp_path / "lm")
+    config = settings(lm, f"model.adapter={adapter}")
     run = fresh_run(config, shop, tmp_path / "run")
     fit(run)
     wake_page_head(run.net)
