@@ -85,7 +85,7 @@ class RunConfig(_Section):
     """Everything that a run was made with."""
 
     profile: str = "small"
-    seed: int = Field(0, ge=0, lt=2**31)
+    seed: int = Field(0, ge=0, lt=2**31, description="of all randomness")
     threads: int = Field(
         0, ge=0, le=1_024, description="CPU threads, 0 for all cores; weights are bit-identical for equal threads"
     )

@@ -26,16 +26,22 @@ Tell = Callable[[str], None]
 
 
 def set_threads(config: RunConfig) -> int:
-    """Limits torch and numba to the configured CPU threads; returns their number."""
+    """Limits torch and numba to the configured CPU threads, and torch to operations that give the same bits every time.
+
+    Without a configured number: OMP_NUM_THREADS where it is set, else all cores of this process. Returns the number.
+    """
     import os
 
     import numba
     import torch
 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    threads = min(config.threads or cores, cores)
+    asked = os.environ.get("OMP_NUM_THREADS", "")
+    threads = min(config.threads or (int(asked) if asked.isdecimal() else cores), cores)
     torch.set_num_threads(threads)
     numba.set_num_threads(min(threads, int(numba.config.NUMBA_NUM_THREADS)))  # type: ignore[attr-defined]
+    torch.use_deterministic_algorithms(True)  # several threads otherwise add up gradients of repeated indexes in any order
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # a guard against bugs that would cost a pass over each tensor
     return threads
 
 

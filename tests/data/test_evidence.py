@@ -7,8 +7,8 @@ import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from models.small_shop import small_catalog, small_log
 
+from models.small_shop import small_catalog, small_log
 from pagellm.catalog import Catalog
 from pagellm.config import CandidateConfig
 from pagellm.data.candidates import draw_pool, nearest, unite

@@ -10,8 +10,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from models.small_shop import small_catalog
 
+from models.small_shop import small_catalog
 from pagellm.catalog import Catalog
 from pagellm.layout.compiled import compile_layout
 from pagellm.layout.masks import PageMasks
@@ -41,7 +41,7 @@ def masks_for(layout: Layout, catalog: Catalog, pages: int) -> PageMasks:
     return PageMasks(compile_layout(layout, catalog, NOW), pool)
 
 
-def write(base: torch.Tensor, slots: int, pages: int, writing: Writing, seed: int = 0, forced: Forced | None = None):  # noqa: ANN201
+def write(base: torch.Tensor, slots: int, pages: int, writing: Writing, seed: int = 0, forced: Forced | None = None):
     masks = masks_for(Layout.single_row(slots), small_catalog(base.shape[1]), len(base) * pages)
     return write_pages(TableScorer(base, pages), masks, (len(base), pages), writing, np.random.default_rng(seed), forced)
 
@@ -65,7 +65,7 @@ def test_the_chances_of_all_pages_sum_to_one() -> None:
 def test_drawn_pages_have_the_frequencies_that_their_logprobs_say() -> None:
     draws = 40_000
     written = write(BASE[:1], 2, draws, Writing(1.0), seed=5)
-    chance = {page: 0.0 for page in itertools.permutations(range(4), 2)}
+    chance = dict.fromkeys(itertools.permutations(range(4), 2), 0.0)
     for page, logprob in zip(written.choice[0].tolist(), written.logprobs[0].sum(-1), strict=True):
         chance[tuple(page)] = float(np.exp(logprob))
     pages, counts = np.unique(written.choice[0], axis=0, return_counts=True)

@@ -143,7 +143,6 @@ def test_training_lowers_the_loss_and_pages_are_written(folder: Path, shop: Log,
     run = fresh_run(settings(folder, "sft.min_steps=60"), shop, tmp_path)
     steps = fit(run)
     first, last = np.mean([s.loss for s in steps[:3]]), np.mean([s.loss for s in steps[-3:]])
-    print('RATIO',first,last,last/first)
     assert last < 0.8 * first
     wake_page_head(run.net)
     layout = Layout.single_row(8)

@@ -250,6 +250,7 @@ class PageMasks:
         ad = state.ad_here()[page]
         tests: list[tuple[str, Bool]] = [
             ("hidden or excluded", ~rules.eligible[items]),
+            ("a repeat in the pool", state.again[page]),
             ("excluded for this context", ~state.base[page]),
             ("already on the page", state.used[page]),
             (f"outside {rules.layout.rows[row].source.words}", ~state.row_fill[page]),

@@ -50,6 +50,11 @@ def parse_layout(text: str, name: str = "layout") -> Layout:
         raise LayoutError(f"Layout {name} is not valid TOML: {error}.") from None
     except (RecursionError, ValueError) as error:  # arrays nested a thousand deep; numbers of five thousand digits
         raise LayoutError(f"Layout {name} is not valid TOML: {type(error).__name__}. Write it as docs/layout.md shows.") from None
+    return layout_of(content, name)
+
+
+def layout_of(content: dict[str, Any], name: str = "layout") -> Layout:
+    """The layout of a parsed TOML document; `name` stands in messages. Raises LayoutError."""
     try:
         return Layout.model_validate(content)
     except ValidationError as error:

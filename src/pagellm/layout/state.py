@@ -26,9 +26,8 @@ class PageState:
         self.codes = np.empty((pages, len(rules.caps), pool), np.int32)  # [page, cap, candidate]
         for place, cap in enumerate(rules.caps):
             self.codes[:, place] = cap.codes[self.items]
-        self.base = (
-            rules.eligible[self.items] & (self.items >= 0) & ~_repeats(self.items)
-        )  # [page, candidate] may stand somewhere
+        self.again = _repeats(self.items)  # [page, candidate] a second copy in the pool
+        self.base = rules.eligible[self.items] & (self.items >= 0) & ~self.again  # [page, candidate] may stand somewhere
         if exclude is not None:
             self.base &= ~exclude
         self.limits = self._limits()  # [layout_row, cap]

@@ -18,8 +18,9 @@ from pagellm.catalog import Catalog
 from pagellm.config import ModelConfig, RunConfig
 from pagellm.errors import UsageError
 from pagellm.models.item_text import item_text_vectors
+from pagellm.models.model_files import first_line, model_folder
 from pagellm.models.policy import PolicyNet
-from pagellm.models.pretrained import add_lora, build_decoder, load_decoder, model_folder, new_cache
+from pagellm.models.pretrained import add_lora, build_decoder, load_decoder, new_cache
 from pagellm.types import F32
 
 LOGIT_DEVIATION = 0.5
@@ -162,9 +163,7 @@ def check_decoder(backbone: HuggingFaceBackbone) -> None:
         last, cache = backbone.prefill(x[:, :4], torch.tensor([4, 2]), 2, 2)
         after = backbone.step(x[[0, 1], [4, 2]][:, None].expand(-1, 2, -1), cache)
     except (TypeError, ValueError, RuntimeError, AttributeError, IndexError) as problem:
-        raise UsageError(
-            f"A {kind} model does not take vectors, positions and a cache as the policy gives them: {problem}"
-        ) from problem
+        raise UsageError(f"A {kind} model does not take vectors, positions and a cache: {first_line(problem)}") from problem
     if not bool(whole.isfinite().all()):
         raise UsageError(f"The weights of this {kind} model give values that are not finite. Download the model again.")
     wanted = torch.stack([whole[[0, 1], [3, 1]], whole[[0, 1], [4, 2]], whole[[0, 1], [4, 2]], whole[:, 4]])

@@ -58,7 +58,9 @@ def from_llama_state(state: dict[str, Tensor]) -> dict[str, Tensor]:
     Raises UsageError for a model with grouped key-value heads, biases or anything else that the small backbone has not.
     """
     if "norm.weight" not in state:
-        raise UsageError("These are not the weights of a LlamaModel: norm.weight is missing. Pass model.state_dict() of the decoder.")
+        raise UsageError(
+            "These are not the weights of a LlamaModel: norm.weight is missing. Pass model.state_dict() of the decoder."
+        )
     out = {"norm.weight": state["norm.weight"]}
     used = {"norm.weight"}
     for layer in range(_layers(state, "layers.")):

@@ -12,6 +12,7 @@ from typing import Protocol
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
@@ -106,7 +107,7 @@ class PolicyNet(nn.Module):
         """Input vectors of prompt tokens. Shape [context, token, dim]. `table` [item, dim] is E where the caller has it."""
         asks = items == ASK
         known = items.clamp_min(0)
-        vectors = self.item_vectors_of(known) if table is None else table[known]
+        vectors = self.item_vectors_of(known) if table is None else F.embedding(known, table)
         vectors = vectors + self.actions(codes.masked_fill(asks, 0))
         return torch.where(asks[..., None], self.gaps(codes.masked_fill(~asks, 0)), vectors)
 

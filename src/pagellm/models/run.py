@@ -30,8 +30,8 @@ from pagellm.data.log import Log
 from pagellm.data.splits import Split, make_split
 from pagellm.errors import RunError
 from pagellm.models.huggingface import HuggingFaceBackbone, pretrained_policy, stored_policy
+from pagellm.models.model_files import read_architecture
 from pagellm.models.policy import PolicyNet
-from pagellm.models.pretrained import read_architecture
 from pagellm.models.storage import (
     check_manifest,
     read_json,

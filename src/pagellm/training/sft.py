@@ -32,7 +32,7 @@ class Step:
     steps: int  # in this stage
     loss: float
     lr: float
-    grad_norm: float  # before clipping; NaN where nothing is clipped
+    grad_norm: float | None  # before clipping; None where nothing is clipped
 
 
 @dataclass
@@ -99,7 +99,7 @@ def next_basket_loss(
     """Mean over ASK tokens of the cross-entropy between the softmax over all items and the basket that follows."""
     prompts = encode(contexts, max_history, item, event)
     table = net.item_vectors()
-    hidden = net.read(prompts, table).flatten(0, 1)[torch.from_numpy(prompts.places)]
+    hidden = net.read(prompts, table).flatten(0, 1).index_select(0, torch.from_numpy(prompts.places))
     logits = hidden @ table.T + net.bias
     ask, target = _basket_targets(contexts.log, prompts.begin, prompts.end)
     per_item = logits[ask, target] / torch.from_numpy(prompts.end - prompts.begin)[ask]
@@ -146,7 +146,7 @@ def fit_head(net: PolicyNet, examples: HeadExamples, config: SFTConfig, seed: in
         seed=seed,
     )
     for step, steps, loss, lr in fit:
-        yield Step("head", step, steps, loss, lr, float("nan"))
+        yield Step("head", step, steps, loss, lr, None)
 
 
 def target_matrix(contexts: Contexts, pool: I32) -> F32:
