@@ -42,3 +42,19 @@ def chromium() -> str:
     if found is None:
         pytest.skip("no Chromium on this machine: install it, or name it in PAGELLM_CHROMIUM")
     return found
+
+
+@pytest.fixture(scope="session")
+def tiny_shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data folder of the small shop."""
+    from tiny_run import write_shop
+
+    return write_shop(tmp_path_factory.mktemp("tiny") / "shop")
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tiny_shop: Path) -> Path:
+    """A run trained on the small shop; copy it before changing anything in it."""
+    from tiny_run import train
+
+    return train(tiny_shop, tiny_shop.with_name("run"))

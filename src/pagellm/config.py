@@ -61,7 +61,7 @@ class ModelConfig(_Section):
 class SFTConfig(_Section):
     """Supervised training on the next basket: first the language model, then the evidence head on later feedback."""
 
-    epochs: int = Field(8, ge=1, le=500, description="passes over the histories")
+    epochs: int = Field(5, ge=1, le=500, description="passes over the histories")
     min_steps: int = Field(200, ge=0, description="steps of the language model at least, however small the log: epochs are added")
     batch: int = Field(64, ge=1, le=4_096, description="histories a step")
     lr: float = Field(1e-3, gt=0, le=1, description="peak learning rate of the language model")

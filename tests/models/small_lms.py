@@ -90,7 +90,7 @@ def tea_shop() -> Log:
 def settings(folder: Path | str, *more: str) -> RunConfig:
     """A tiny configuration around this backbone."""
     quick = (
-        "sft.epochs=4",
+        "sft.epochs=1",
         "sft.min_steps=1",
         "sft.batch=16",
         "sft.warmup_steps=1",

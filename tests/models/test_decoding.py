@@ -57,7 +57,7 @@ def test_greedy_takes_the_largest_allowed_logit_given_what_stands() -> None:
 
 def test_the_chances_of_all_pages_sum_to_one() -> None:
     pages = list(itertools.permutations(range(4), 3))
-    forced = Forced(np.array([[page for page in pages]] * 2))
+    forced = Forced(np.array([pages] * 2))
     written = write(BASE, 3, len(pages), Writing(1.0), forced=forced)
     np.testing.assert_allclose(np.exp(written.logprobs.sum(-1)).sum(1), 1, atol=1e-12)
 

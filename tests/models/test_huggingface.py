@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,8 @@ from pagellm.models.huggingface import LOGIT_DEVIATION, HuggingFaceBackbone
 from pagellm.models.item_text import item_text_vectors, title_tokens
 from pagellm.models.pretrained import load_decoder, load_tokenizer
 from pagellm.models.run import Run, load_run, make_net, save_inputs, save_policy
-from pagellm.training.sft import Step, fit_language_model, language_model_state, next_basket_loss
+from pagellm.training.checkpoint import Mark, load_fit, save_fit
+from pagellm.training.sft import FitState, Step, fit_language_model, language_model_state, next_basket_loss
 from pagellm.types import Context
 
 
@@ -168,7 +170,7 @@ def test_what_stands_on_the_page_matters(folder: Path, shop: Log, tmp_path: Path
 
 
 def test_lora_trains_adapters_and_our_own_parts_alone(folder: Path, shop: Log, tmp_path: Path) -> None:
-    run = fresh_run(settings(folder, "model.adapter=lora", "model.lora_rank=4"), shop, tmp_path)
+    run = fresh_run(settings(folder, "model.adapter=lora", "model.lora_rank=4", "sft.min_steps=12"), shop, tmp_path)
     before = {name: value.clone() for name, value in run.net.state_dict().items()}
     steps = fit(run)
     after = run.net.state_dict()
@@ -209,6 +211,30 @@ def test_a_saved_run_writes_the_same_pages_without_the_models_folder(
         for r in (run, again)
     )
     assert first == second
+
+
+@pytest.mark.parametrize(("family", "adapter"), [("gpt2", "lora"), ("qwen3", "full")])
+def test_a_fit_that_was_stopped_goes_on_to_the_same_bits(
+    lms: dict[str, Path], family: str, adapter: str, shop: Log, tmp_path: Path
+) -> None:
+    config = settings(lms[family], f"model.adapter={adapter}", "model.dropout=0.1")
+
+    def begin() -> tuple[Run, FitState, Iterator[Step]]:
+        run = fresh_run(config, shop, tmp_path)
+        state = language_model_state(run.net, config.sft)
+        spans = reading_spans(run.split.log, run.split.fit_until_test, 10)
+        return run, state, fit_language_model(run.net, spans, config.sft, 10, 0, state)
+
+    whole, _, steps = begin()
+    assert len(list(steps)) == 4
+    stopped, state, steps = begin()
+    assert [next(steps).step for _ in range(2)] == [1, 2]
+    save_fit(tmp_path / "fit.safetensors", stopped.net, state, Mark("lm", state.step, 0))
+    resumed, state, steps = begin()
+    load_fit(tmp_path / "fit.safetensors", resumed.net, state)
+    assert [step.step for step in steps] == [3, 4]
+    one, two = whole.net.state_dict(), resumed.net.state_dict()
+    assert all(torch.equal(one[name], two[name]) for name in one)
 
 
 def test_the_same_seed_makes_the_same_network(lms: dict[str, Path], shop: Log) -> None:

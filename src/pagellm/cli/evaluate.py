@@ -48,8 +48,9 @@ def _print(comparison: Comparison) -> None:
     console = Console(markup=False, highlight=False, emoji=False)
     users, candidates = f"{len(comparison.results.users):,}", f"{comparison.card['candidates']:,}"
     console.print(f"Split {comparison.split} · {users} warm test users · {candidates} candidates · 95 % intervals over users")
-    console.print(_table("Do pages hold what users took next?", comparison, ACCURACY))
-    console.print(_table("What are pages like?", comparison, PAGE))
+    for title, metrics in (("Do pages hold what users took next?", ACCURACY), ("What are pages like?", PAGE)):
+        for some in _columns_that_fit(metrics, console.width):
+            console.print(_table(title if some[0] == metrics[0] else None, comparison, some))
     if comparison.ratio:
         console.print(_pairs(comparison))
     for name, part in (("Users without history", comparison.cold_users), ("New items among themselves", comparison.cold_items)):
@@ -57,10 +58,17 @@ def _print(comparison: Comparison) -> None:
             console.print(_apart(name, part))
 
 
-def _table(title: str, comparison: Comparison, metrics: tuple[str, ...]) -> Table:
+def _columns_that_fit(metrics: tuple[str, ...], width: int) -> list[tuple[str, ...]]:
+    """The metrics in tables of equal width, as few as a terminal of this width has room for."""
+    most = max((width - 15) // 20, 1)  # the longest name of a method, and of a metric with the space around it
+    each = -(-len(metrics) // -(-len(metrics) // most))
+    return [metrics[at : at + each] for at in range(0, len(metrics), each)]
+
+
+def _table(title: str | None, comparison: Comparison, metrics: tuple[str, ...]) -> Table:
     """Methods by metrics; the best mean of each accuracy metric among the baselines carries a star."""
     table = _bare(title, "method", *metrics)
-    starred = {m: comparison.best(m) for m in metrics if metrics is ACCURACY and len(comparison.methods) > 1}
+    starred = {m: comparison.best(m) for m in metrics if m in ACCURACY and len(comparison.methods) > 1}
     for name, row in comparison.methods.items():
         table.add_row(name, *(_figure(row[m]) + ("*" if starred.get(m) == name else "") for m in metrics))
     return table
@@ -84,7 +92,7 @@ def _apart(title: str, part: dict[str, object]) -> Table:
     return table
 
 
-def _bare(title: str, *columns: str) -> Table:
+def _bare(title: str | None, *columns: str) -> Table:
     from rich import box
     from rich.table import Table
 

@@ -47,6 +47,9 @@ def run(args: list[str] | None = None) -> int:
     except PagellmError as error:
         Console(stderr=True, highlight=False, markup=False, soft_wrap=True).print(f"error: {error}")
         return error.exit_code
+    except OSError as error:  # a disk that is full, a folder that is not there: what the user can mend
+        Console(stderr=True, highlight=False, markup=False, soft_wrap=True).print(f"error: {error}")
+        return 1
     except KeyboardInterrupt:
         typer.echo("interrupted: what was finished is saved; the same command with --resume goes on", err=True)
         return 130

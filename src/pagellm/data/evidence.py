@@ -117,6 +117,16 @@ def _tastes(item, start, stop, vectors, out):  # type: ignore[no-untyped-def]
                 out[c, d] /= np.float32(total)
 
 
+@njit(cache=True, fastmath={"reassoc", "contract"})
+def _cosines(vector: F32, history: F32, out: F32) -> None:
+    """Products of one vector with each row, by hand: a BLAS called from parallel threads starts threads of its own."""
+    for e in range(len(history)):
+        total = np.float32(0)
+        for d in range(len(vector)):
+            total += vector[d] * history[e, d]
+        out[e] = total
+
+
 @njit(cache=True, parallel=True)
 def _compare(item, time, start, stop, moment, pool, vectors, categories, brands, text, profile):  # type: ignore[no-untyped-def]
     dims = vectors.shape[1]
@@ -125,24 +135,20 @@ def _compare(item, time, start, stop, moment, pool, vectors, categories, brands,
         n = stop[c] - first
         if n == 0:
             continue
-        history = np.empty((dims, n), np.float32)
+        history = np.empty((n, dims), np.float32)
         for e in range(n):
-            history[:, e] = vectors[item[first + e]]
-        width = pool.shape[1]
-        rows = np.zeros((width, dims), np.float32)
-        for a in range(width):
-            if pool[c, a] >= 0:
-                rows[a] = vectors[pool[c, a]]
-        cosines = np.dot(rows, history)  # [candidate, event]
+            history[e] = vectors[item[first + e]]
+        cosine = np.empty(n, np.float32)
         idle = np.log1p(max(moment[c] - time[stop[c] - 1], 0) / DAY)
-        for a in range(width):
+        for a in range(pool.shape[1]):
             j = pool[c, a]
             if j < 0:
                 continue
+            _cosines(vectors[j], history, cosine)
             mean, total, weight, same_category, same_brand = 0.0, 0.0, 1.0, 0.0, 0.0
             top1, top2, top3 = -1.0, -1.0, -1.0
             for e in range(n - 1, -1, -1):
-                s = cosines[a, e]
+                s = cosine[e]
                 mean += weight * s
                 i = item[first + e]
                 if categories[j] >= 0 and categories[i] == categories[j]:
@@ -158,6 +164,6 @@ def _compare(item, time, start, stop, moment, pool, vectors, categories, brands,
                 elif s > top3:
                     top3 = s
             three = top1 + (top2 if n > 1 else 0.0) + (top3 if n > 2 else 0.0)
-            text[c, a, 0], text[c, a, 1], text[c, a, 2], text[c, a, 3] = cosines[a, n - 1], mean / total, top1, three / min(n, 3)
+            text[c, a, 0], text[c, a, 1], text[c, a, 2], text[c, a, 3] = cosine[n - 1], mean / total, top1, three / min(n, 3)
             profile[c, a, 0], profile[c, a, 1] = same_category / total, same_brand / total
             profile[c, a, 2], profile[c, a, 3] = np.log1p(stop[c] - start[c]), idle

@@ -27,6 +27,8 @@ class TextIndex:
         """Cosine of the query's text with each item's. Shape [item]; zeros for a query without a letter or digit."""
         from sklearn.preprocessing import normalize
 
+        if not self._vectorizers:
+            return np.zeros(len(self._catalog), np.float32)
         asked = normalize(sparse.hstack([v.transform([clean_text(query)]) for v in self._vectorizers]).tocsr())
         return np.asarray((self._matrix @ asked.T).todense(), np.float32).ravel()
 
@@ -41,6 +43,8 @@ class TextIndex:
     def _vectorizers(self) -> list[Any]:
         from sklearn.feature_extraction.text import TfidfVectorizer
 
+        if not any(character.isalnum() for text in self._texts for character in text):
+            return []  # a catalog without words answers no search
         words = TfidfVectorizer(sublinear_tf=True, token_pattern=r"(?u)\b\w+\b", dtype=np.float32)
         triples = TfidfVectorizer(analyzer="char_wb", ngram_range=(3, 3), sublinear_tf=True, dtype=np.float32)
         return [words.fit(self._texts), triples.fit(self._texts)]

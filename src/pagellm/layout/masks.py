@@ -160,6 +160,10 @@ class PageMasks:
             self.state.put(choice)
         self._allowed = None
         self._start_fixed_rows()
+        if self.rules.trivial and self.state.unique and not self.done.any():  # only what was placed is lost: no need to look again
+            taken = np.flatnonzero(choice != NONE)
+            allowed[taken, choice[taken]] = False
+            self._allowed = allowed
 
     def _check(self, choice: I64, allowed: Bool) -> None:
         pages = np.arange(len(choice))

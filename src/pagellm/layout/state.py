@@ -27,6 +27,7 @@ class PageState:
         for place, cap in enumerate(rules.caps):
             self.codes[:, place] = cap.codes[self.items]
         self.again = _repeats(self.items)  # [page, candidate] a second copy in the pool
+        self.unique = not (self.again & (self.items >= 0)).any()  # no pool holds an item twice
         self.base = rules.eligible[self.items] & (self.items >= 0) & ~self.again  # [page, candidate] may stand somewhere
         if exclude is not None:
             self.base &= ~exclude
@@ -171,7 +172,10 @@ class PageState:
             return
         every = len(pages) == len(self.items)
         at = slice(None) if every else pages
-        self.used[at] |= self.items[at] == self.items[pages, pick][:, None]
+        if self.unique:
+            self.used[pages, pick] = True
+        else:
+            self.used[at] |= self.items[at] == self.items[pages, pick][:, None]
         if self.rules.caps:
             codes = self.codes[at]
             value = self.codes[pages, :, pick][:, :, None]
@@ -185,6 +189,8 @@ class PageState:
 
 def _repeats(items: I64) -> Bool:
     """[page, candidate] whether the same item stands earlier in the pool."""
+    if (items[:, 1:] > items[:, :-1]).all():  # a sorted pool, as one of the whole catalog is, has no repeats
+        return np.zeros(items.shape, np.bool_)
     order = np.argsort(items, axis=1, kind="stable")
     ranked = np.take_along_axis(items, order, 1)
     again = np.zeros(items.shape, np.bool_)

@@ -29,17 +29,21 @@ class BackboneShape:
 
 @dataclass
 class Cache:
-    """Keys and values of a prompt and of what was written after it, per layer. Pages of one context share the prompt part.
+    """Keys and values of a prompt and of what was written after it, per layer, in room that is taken once.
 
-    Attention reads the prompt once a context, not once a page: with G pages a context that is G times less to move.
+    Pages of one context share the prompt part: attention reads it once a context, not once a page. A context with one page has nobody
+    to share with; there the prompt stands before the page's own tokens, and one pass reads both.
     """
 
-    prompt_keys: list[Tensor]  # a layer: [context, head, prompt, head_dim], rotated
+    prompt_keys: list[Tensor]  # a layer: [context, head, prompt, head_dim], rotated; empty where a context has one page
     prompt_values: list[Tensor]
-    prompt_bias: Tensor  # [context, 1, 1, prompt] 0 where a token stands, -inf where padding
-    lengths: Tensor  # [context] tokens in each prompt
+    bias: Tensor | None  # [context, 1, 1, token] -inf on padding of the prompt, 0 elsewhere; None without padding
+    turns: tuple[
+        Tensor, Tensor
+    ]  # [token, context, 1, 2, 1, head_dim] cosines, sines of the tokens to come, for queries and for keys
     keys: list[Tensor]  # a layer: [context, page, head, capacity, head_dim], rotated
     values: list[Tensor]
+    begin: int  # place of the first token that is written
     filled: int = 0  # tokens written after the prompt
 
 
@@ -70,24 +74,38 @@ class SmallBackbone(nn.Module):
         """Reads the prompts; returns each one's last hidden vector and a cache with room for `capacity` tokens a page."""
         n, width, _ = x.shape
         cos, sin = rotation(torch.arange(width, device=x.device), self.shape)
+        cache = self._room(x, lengths, pages, capacity)
+        last = torch.arange(n, device=x.device), lengths - 1
+        for layer, block in enumerate(self.blocks):
+            ends = last if block is self.blocks[-1] else None  # above the last block only the prompts' ends are read
+            x, key, value = block.read(x, cos, sin, ends)
+            if pages > 1:
+                cache.prompt_keys.append(key.contiguous())  # or every step would copy them
+                cache.prompt_values.append(value.contiguous())
+            else:
+                cache.keys[layer][:, 0, :, :width], cache.values[layer][:, 0, :, :width] = key, value
+        return self.norm(x), cache
+
+    def _room(self, x: Tensor, lengths: Tensor, pages: int, capacity: int) -> Cache:
+        n, width, dims = x.shape
+        begin = width if pages == 1 else 0
         padding = torch.arange(width, device=x.device) >= lengths[:, None]
-        bias = torch.zeros(n, width, device=x.device, dtype=x.dtype).masked_fill(padding, -torch.inf)
-        cache = Cache([], [], bias[:, None, None, :], lengths, [], [])
-        head_dim = self.shape.dims // self.shape.heads
-        for block in self.blocks:
-            x, key, value = block.read(x, cos, sin)
-            cache.prompt_keys.append(key)
-            cache.prompt_values.append(value)
-            room = (n, pages, self.shape.heads, capacity, head_dim)
-            cache.keys.append(x.new_zeros(room))
-            cache.values.append(x.new_zeros(room))
-        last = x[torch.arange(n, device=x.device), lengths - 1]
-        return self.norm(last), cache
+        bias = None
+        if padding.any():
+            bias = x.new_zeros(n, 1, 1, width + (capacity if pages == 1 else 0))
+            bias[:, 0, 0, :width].masked_fill_(padding, -torch.inf)
+        cos, sin = rotation((torch.arange(capacity, device=x.device)[:, None] + lengths).flatten(), self.shape)
+        both = torch.tensor([(dims // self.shape.heads) ** -0.5, 1.0], device=x.device)[
+            :, None, None
+        ]  # queries are scaled, keys are not
+        cos, sin = (a.view(capacity, n, 1, 1, 1, -1) * both for a in (cos, sin))
+        room = (n, pages, self.shape.heads, begin + capacity, dims // self.shape.heads)
+        keys, values = ([x.new_zeros(room) for _ in self.blocks] for _ in range(2))
+        return Cache([], [], bias, (cos, sin), keys, values, begin)
 
     def step(self, x: Float[Tensor, "context page dim"], cache: Cache) -> Float[Tensor, "context page dim"]:
         """Reads one token a page and returns its hidden vector; the cache grows by one."""
-        cos, sin = rotation(cache.lengths + cache.filled, self.shape)  # [context, head_dim]
-        cos, sin = cos[:, None, None, :], sin[:, None, None, :]
+        cos, sin = (turn[cache.filled] for turn in cache.turns)
         for layer, block in enumerate(self.blocks):
             x = block.step(x, cos, sin, cache, layer)
         cache.filled += 1
@@ -114,29 +132,35 @@ class Block(nn.Module):
         """The block over whole sequences [page, token, dim]."""
         return self.read(x, cos, sin)[0]
 
-    def read(self, x: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The block over whole sequences [page, token, dim], with its rotated keys and its values [page, head, token, head_dim]."""
+    def read(
+        self, x: Tensor, cos: Tensor, sin: Tensor, ends: tuple[Tensor, Tensor] | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The block over whole sequences [page, token, dim], with its rotated keys and its values [page, head, token, head_dim].
+
+        `ends`, the (page, token) of one token a page, asks for these tokens only: [page, dim].
+        """
         n, width, dims = x.shape
         q, k, v = self.qkv(self.attention_norm(x)).view(n, width, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
         q, k = rotate(q, cos, sin), rotate(k, cos, sin)
-        mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True)
-        x = x + self._drop(self.out(mixed.transpose(1, 2).reshape(n, width, dims)))
+        mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).reshape(n, width, dims)
+        if ends is not None:
+            x, mixed = x[ends], mixed[ends]
+        x = x + self._drop(self.out(mixed))
         return x + self._drop(self._ffn(x)), k, v
 
     def step(self, x: Tensor, cos: Tensor, sin: Tensor, cache: Cache, layer: int) -> Tensor:
         """The block for one new token a page: [context, page, dim]."""
         n, pages, dims = x.shape
-        q, k, v = self.qkv(self.attention_norm(x)).view(n, pages, 3, self.heads, -1).unbind(2)
-        q, k = rotate(q, cos, sin), rotate(k, cos, sin)  # [context, page, head, head_dim]
-        keys, values, upto = cache.keys[layer], cache.values[layer], cache.filled + 1
-        keys[:, :, :, cache.filled], values[:, :, :, cache.filled] = k, v
-        q = q * q.shape[-1] ** -0.5
-        on_prompt = q.transpose(1, 2) @ cache.prompt_keys[layer].mT + cache.prompt_bias  # [context, head, page, prompt]
-        on_page = (keys[:, :, :, :upto] @ q[..., None]).squeeze(-1).transpose(1, 2)  # [context, head, page, token]
-        weight = torch.cat([on_prompt, on_page], -1).softmax(-1)
-        width = on_prompt.shape[-1]
-        mixed = (weight[..., :width] @ cache.prompt_values[layer]).transpose(1, 2)
-        mixed = mixed + (weight[..., width:].transpose(1, 2)[..., None, :] @ values[:, :, :, :upto]).squeeze(-2)
+        qkv = self.qkv(self.attention_norm(x)).view(n, pages, 3, self.heads, -1)
+        q, k = rotate(qkv[:, :, :2], cos, sin).unbind(2)  # [context, page, head, head_dim]
+        at, keys, values = cache.begin + cache.filled, cache.keys[layer], cache.values[layer]
+        keys[:, :, :, at], values[:, :, :, at] = k, qkv[:, :, 2]
+        keys, values = keys[:, :, :, : at + 1], values[:, :, :, : at + 1]
+        if cache.prompt_keys:
+            mixed = _mix_shared(q, cache.prompt_keys[layer], cache.prompt_values[layer], cache.bias, keys, values)
+        else:
+            bias = None if cache.bias is None else cache.bias[..., : at + 1]
+            mixed = F.scaled_dot_product_attention(q.transpose(1, 2), keys[:, 0], values[:, 0], bias, scale=1.0)
         x = x + self.out(mixed.reshape(n, pages, dims))
         return x + self._ffn(x)
 
@@ -146,6 +170,18 @@ class Block(nn.Module):
 
     def _drop(self, x: Tensor) -> Tensor:
         return F.dropout(x, self.dropout, self.training) if self.dropout else x
+
+
+def _mix_shared(
+    q: Tensor, prompt_keys: Tensor, prompt_values: Tensor, bias: Tensor | None, keys: Tensor, values: Tensor
+) -> Tensor:
+    """Attention of one token a page [context, page, head, head_dim] to the context's prompt and to the page's own tokens."""
+    on_prompt = q.transpose(1, 2) @ prompt_keys.mT  # [context, head, page, prompt]
+    on_page = (keys @ q[..., None]).squeeze(-1).transpose(1, 2)  # [context, head, page, token]
+    weight = torch.cat([on_prompt if bias is None else on_prompt + bias, on_page], -1).softmax(-1)
+    width = on_prompt.shape[-1]
+    mixed = (weight[..., :width] @ prompt_values).transpose(1, 2)
+    return mixed + (weight[..., width:].transpose(1, 2)[..., None, :] @ values).squeeze(-2)
 
 
 def rotation(places: Int[Tensor, " token"], shape: BackboneShape) -> tuple[Tensor, Tensor]:
@@ -160,4 +196,4 @@ def rotation(places: Int[Tensor, " token"], shape: BackboneShape) -> tuple[Tenso
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Turns each half-pair of the last axis by its position's angle."""
     a, b = x.chunk(2, -1)
-    return x * cos + torch.cat([-b, a], -1) * sin
+    return torch.addcmul(x * cos, torch.cat([-b, a], -1), sin)

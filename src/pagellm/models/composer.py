@@ -14,6 +14,7 @@ import torch
 from pagellm.data.candidates import unite
 from pagellm.data.contexts import contexts_of
 from pagellm.data.evidence import GROUPS, NAMES
+from pagellm.errors import UsageError
 from pagellm.layout.compiled import CompiledLayout, compile_layout
 from pagellm.layout.masks import PageMasks
 from pagellm.layout.spec import Layout
@@ -61,13 +62,18 @@ class LanguagePolicy:
         """Pages from candidates that are already drawn."""
         masks, written = self._write(drawn, pages, rng, group, None)
         flat = masks.pages(written.sampled.reshape(len(pages) * group, -1), written.scores.reshape(len(pages) * group, -1))
-        return [flat[c * group : (c + 1) * group] for c in range(len(pages))]
+        groups = [flat[c * group : (c + 1) * group] for c in range(len(pages))]
+        for c in np.flatnonzero((drawn.pool == NO_ITEM).all(1)):
+            groups[c] = [replace(page, notes=(self._why_none(drawn.contexts, int(c)), *page.notes)) for page in groups[c]]
+        return groups
 
     def log_prob(self, context: Context, page: Page) -> F64:
         """Log-probability of each slot given the slots before it, under the mask of `compose`. Shape [slot].
 
         Of the softmax at the writing's temperature, at 1 where it is greedy; -inf for a slot that it could not have written so.
+        Raises UsageError for a page of another layout.
         """
+        self._check_layout(page)
         drawn = self.draw([context])
         wanted = np.array([slot.item for slot in page.slots], np.int32)
         place = {int(item): at for at, item in enumerate(drawn.pool[0]) if item != NO_ITEM}
@@ -82,6 +88,14 @@ class LanguagePolicy:
         logprobs = np.array(written.logprobs[0, 0, : len(choice)])
         logprobs[foreign] = -np.inf
         return logprobs
+
+    def _check_layout(self, page: Page) -> None:
+        ids, slots = {row.id for row in self.layout.rows}, self.rules.places
+        if not page.rows or not ids.issuperset(page.rows) or len(page.slots) > slots:
+            raise UsageError(
+                f"A page with rows {', '.join(page.rows) or 'none'} and {len(page.slots)} slots was not written for layout "
+                f"{self.layout.id!r} ({', '.join(sorted(ids))}; {slots} slots). Make the policy with the layout of the page."
+            )
 
     def draw(self, pages: Sequence[Context], only: I32 | None = None) -> Drawn:
         """Candidates, evidence and prompts of contexts, each as of its own time. `only` replaces the channels, as a search does."""
@@ -126,6 +140,13 @@ class LanguagePolicy:
         h = read_contexts(run.net, contexts, run.config.model.max_history)
         allowed = self.rules.eligible
         return policy_pool(run.net, h, run.evidence, contexts, run.config.candidates, allowed, run.config.split.repeats)
+
+    def _why_none(self, contexts: Contexts, place: int) -> str:
+        """Why a context has no candidate at all."""
+        eligible = self.rules.eligible
+        hidden, taken = int((~eligible).sum()), np.unique(contexts.history(place))
+        again = 0 if self.run.config.split.repeats else int(eligible[taken].sum())
+        return f"no candidate: of {len(eligible):,} items {hidden:,} are hidden or excluded and {again:,} were taken before"
 
     def _with_required(self, pool: I32) -> I32:
         """The pool with the layout's pinned items added where they are missing."""

@@ -52,6 +52,7 @@ class Writing:
 
     temperature: float = 0.0  # 0 is greedy: the largest logit, the first of equals
     hybrid: int | None = None  # slots written one by one before the rest is ranked in one pass; None writes all one by one
+    logprobs: bool = True  # False leaves them out (NaN) where nobody reads them: they cost a pass over the pool a slot
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,7 @@ def context_logits(
     return net.evidence(evidence, finite).masked_fill(~real, -torch.inf)
 
 
-@torch.no_grad()
+@torch.inference_mode()
 def write_pages(
     scorer: Scorer,
     masks: PageMasks,
@@ -126,23 +127,27 @@ def write_pages(
     """
     slots = masks.rules.places
     draws = rng.random((slots, 2, *groups)) if writing.temperature > 0 and forced is None else None
-    out = _blank(groups, slots)
-    bias = torch.from_numpy(masks.bias).view(*groups, -1)
+    out = _blank(groups, slots, writing.logprobs)
+    bias = torch.from_numpy(masks.bias).view(*groups, -1) if masks.rules.bias.any() else None
     pick, logits = torch.full(groups, EMPTY), torch.zeros(1)
     for slot in range(slots):
         draw = None if draws is None else torch.from_numpy(draws[slot])
         if masks.between.any():
             wanted = None if forced is None else forced.rows
-            out.rows[...] += _begin_rows(scorer.logits() + bias, masks, groups, writing, draw, wanted)
+            out.rows[...] += _begin_rows(_biased(scorer.logits(), bias), masks, groups, writing, draw, wanted)
         if writing.hybrid is None or slot <= writing.hybrid:
             scorer.read(pick, torch.from_numpy(masks.layout_row).view(groups))
-            logits = scorer.logits() + bias
+            logits = _biased(scorer.logits(), bias)
         allowed = torch.from_numpy(masks.allowed()).view(logits.shape)
-        pick, chance = choose(logits, allowed, writing.temperature, None if draw is None else draw[0])
-        if forced is not None:
+        if forced is None:
+            pick, chance = choose(logits, allowed, writing.temperature, None if draw is None else draw[0])
+            out.sampled[:, :, slot] = chance.numpy()
+        else:
             pick = torch.from_numpy(forced.choice[:, :, slot])
-        out.choice[:, :, slot], out.sampled[:, :, slot] = pick.numpy(), chance.numpy()
-        out.logprobs[:, :, slot] = logprob_of(logits / (writing.temperature or 1.0), allowed, pick).numpy()
+        out.choice[:, :, slot] = pick.numpy()
+        if writing.logprobs:
+            warmed = logits / writing.temperature if writing.temperature > 0 else logits
+            out.logprobs[:, :, slot] = logprob_of(warmed, allowed, pick).numpy()
         chosen = logits.gather(-1, pick.clamp_min(0)[..., None]).squeeze(-1)
         out.scores[:, :, slot] = torch.where(pick >= 0, chosen, torch.nan).numpy()
         masks.place(out.choice[:, :, slot].reshape(-1), strict=forced is None)
@@ -157,10 +162,12 @@ def choose(
     Without draws the largest logit, the first of equals. With draws in [0, 1) the softmax at `temperature`, by inverse cumulative sums:
     ten times faster than a multinomial, and no draw can reach a candidate of probability zero.
     """
+    if draw is None or temperature <= 0:
+        pick = torch.where(allowed, logits, -torch.inf).argmax(-1)
+        some = allowed.gather(-1, pick[..., None]).squeeze(-1)
+        return torch.where(some, pick, EMPTY), torch.zeros(pick.shape, dtype=torch.float64)
     some = allowed.any(-1)
     masked = logits.double().masked_fill(~allowed, -torch.inf)
-    if draw is None or temperature <= 0:
-        return torch.where(some, masked.argmax(-1), EMPTY), torch.zeros(masked.shape[:-1], dtype=torch.float64)
     logprobs = torch.where(some[..., None], masked / temperature, 0.0).log_softmax(-1)
     total = logprobs.exp().masked_fill(~allowed, 0.0).cumsum(-1)
     pick = torch.searchsorted(total, (draw.double() * total[..., -1])[..., None], right=True).squeeze(-1)
@@ -207,8 +214,16 @@ def _begin_rows(
     return chance.numpy()
 
 
-def _blank(groups: tuple[int, int], slots: int) -> Written:
+def _biased(logits: Tensor, bias: Tensor | None) -> Tensor:
+    return logits if bias is None else logits + bias
+
+
+def _blank(groups: tuple[int, int], slots: int, logprobs: bool) -> Written:
     shape = (*groups, slots)
     return Written(
-        np.full(shape, EMPTY, np.int64), np.zeros(shape), np.zeros(shape), np.full(shape, np.nan, np.float32), np.zeros(groups)
+        np.full(shape, EMPTY, np.int64),
+        np.full(shape, 0.0 if logprobs else np.nan),
+        np.zeros(shape),
+        np.full(shape, np.nan, np.float32),
+        np.zeros(groups),
     )

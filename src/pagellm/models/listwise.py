@@ -42,7 +42,9 @@ class EvidenceHead(nn.Module):
         """Takes mean and deviation from these candidates; `real` [context, candidate] leaves padding out."""
         rows = torch.cat([evidence, base[..., None]], -1)[real]
         self.mean.copy_(rows.mean(0))
-        self.deviation.copy_(rows.std(0, correction=0).clamp_min(1e-3))
+        deviation = rows.std(0, correction=0)
+        constant = deviation < 1e-6  # says nothing here, and must not be blown up where it differs later
+        self.deviation.copy_(torch.where(constant, 1.0, deviation.clamp_min(1e-3)))
 
     def forward(
         self, evidence: Float[Tensor, "context candidate feature"], base: Float[Tensor, "context candidate"]
@@ -79,11 +81,13 @@ def fit_listwise(
     """Fits the head on contexts that have a target in their pool; yields (step, steps, loss, lr) after each step.
 
     Arrays over [context, candidate]; `evidence` has a feature axis more. One-cycle learning rate (Smith and Topin 2018), AdamW.
-    The same seed gives the same weights for the same number of threads.
+    The same seed gives the same weights for the same number of threads. Without such a context the head stays as it is.
     """
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
     useful = np.flatnonzero(targets.sum(1) > 0)
+    if not len(useful):
+        return
     steps = epochs * max(1, -(-len(useful) // batch))
     head.standardize(*(torch.from_numpy(a[useful[:5_000]]) for a in (evidence, base, real)))
     optimizer = torch.optim.AdamW(head.parameters(), lr, weight_decay=1e-3)

@@ -106,25 +106,24 @@ def save_policy(folder: Path, net: PolicyNet) -> None:
 def load_run(folder: Path | str) -> Run:
     """A finished run. Raises RunError where it is missing, unfinished, damaged or of another version's making."""
     folder = Path(folder)
-    check_manifest(folder)
+    check_manifest(folder, FILES, (LAYOUT, METRICS, BACKBONE))
     try:
         config = RunConfig.model_validate(read_json(folder / "config.json"))
     except ValidationError as problem:
         raise RunError(
             f"The configuration of {folder} does not fit this version of pagellm ({problem.error_count()} settings)."
         ) from problem
-    catalog = Catalog(pl.read_parquet(folder / "catalog.parquet"))
-    log = _events(pl.read_parquet(folder / "events.parquet"))
+    catalog = Catalog(_table(folder / "catalog.parquet"))
+    log = _events(_table(folder / "events.parquet"), len(catalog))
     split = make_run_split(log, len(catalog), config)
     content = read_tensors(folder / "content.safetensors")[0]["content"].numpy()
     evidence = make_evidence(catalog, split, content, config)
     net = _net_of(folder, config, content)
     weights, _ = read_tensors(folder / "policy.safetensors")
-    missing, unexpected = net.load_state_dict(weights, strict=False)
-    if missing or unexpected:
-        raise RunError(
-            f"The weights of {folder} do not fit its configuration: {', '.join([*missing, *unexpected][:3])}. Train it again."
-        )
+    try:
+        net.load_state_dict(weights)
+    except RuntimeError as problem:  # names and shapes that are missing, left over or other
+        raise RunError(f"The weights of {folder} do not fit its configuration. Train it again. ({problem})") from problem
     return Run(folder, config, read_json(folder / "data.json"), catalog, split, content, evidence, net.eval())
 
 
@@ -170,14 +169,24 @@ def _events_frame(log: Interactions) -> pl.DataFrame:
     )
 
 
-def _events(frame: pl.DataFrame) -> Interactions:
-    user = frame["user"].to_numpy()
+def _events(frame: pl.DataFrame, n_items: int) -> Interactions:
+    """The log as saved. Raises RunError for indexes that no log of this catalog has: compiled loops trust them."""
+    user, places = frame["user"].to_numpy(), frame["item"].to_numpy()
+    if len(frame) and not (user[0] >= 0 and (np.diff(user) >= 0).all() and places.min() >= 0 and places.max() < n_items):
+        raise RunError(f"The events of this run do not fit its catalog of {n_items:,} items. Train it again.")
     ids = np.full(int(user.max(initial=-1)) + 1, "", frame["user_id"].to_numpy().astype(np.str_).dtype)
     ids[user] = frame["user_id"].to_numpy().astype(np.str_)
     item, time, basket, event, rating, value = (
         frame[n].to_numpy() for n in ("item", "time", "basket", "event", "rating", "value")
     )
     return Interactions(user, item, time, basket, event, rating, value, ids)
+
+
+def _table(path: Path) -> pl.DataFrame:
+    try:
+        return pl.read_parquet(path)
+    except (pl.exceptions.PolarsError, OSError) as problem:
+        raise RunError(f"The file {path} cannot be read ({problem}). Copy it again, or train the run again.") from problem
 
 
 def _parquet(frame: pl.DataFrame) -> bytes:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -14,20 +16,38 @@ from safetensors.torch import save
 
 from pagellm.errors import RunError
 
+_LONGEST_NAME = 100  # of a file in a manifest; beyond it file systems raise errors of their own
+
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Replaces the file in one step: a crash leaves the old content or the new, never a part of either."""
+    """Replaces the file in one step: a crash leaves the old content or the new, never a part of either.
+
+    Raises RunError where the disk refuses (full, read-only, broken).
+    """
     aside = path.with_name(f".{path.name}.part")
-    with open(aside, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(aside, path)
-    folder = os.open(path.parent, os.O_RDONLY)
     try:
-        os.fsync(folder)
+        with open(aside, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(aside, path)
+        _sync_folder(path.parent)
+    except OSError as problem:
+        with contextlib.suppress(OSError):
+            aside.unlink(missing_ok=True)
+        raise RunError(
+            f"The file {path} cannot be written ({problem.strerror or problem}). What stood there before still stands. Make room or "
+            "give write access, then go on with --resume."
+        ) from problem
+
+
+def _sync_folder(folder: Path) -> None:
+    """Makes a rename in this folder last."""
+    opened = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(opened)
     finally:
-        os.close(folder)
+        os.close(opened)
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -39,7 +59,7 @@ def read_json(path: Path) -> Any:
     """A JSON file. Raises RunError where it is missing or no JSON."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as problem:
+    except (OSError, ValueError, RecursionError) as problem:
         raise RunError(
             f"The file {path} cannot be read ({problem}). Name a run folder that `pagellm train` has finished."
         ) from problem
@@ -76,8 +96,11 @@ def write_manifest(folder: Path, names: list[str]) -> None:
     write_json(folder / "manifest.json", {"files": files})
 
 
-def check_manifest(folder: Path) -> None:
-    """Raises RunError unless every file is there and has the digest that the manifest says."""
+def check_manifest(folder: Path, required: Iterable[str] = (), known: Iterable[str] = ()) -> None:
+    """Raises RunError unless every file is there and has the digest that the manifest says.
+
+    `required` files must be in the manifest, `known` ones must be if they are in the folder: nothing unchecked is read later.
+    """
     if not folder.is_dir():
         raise RunError(f"There is no run folder {folder}. Train one: pagellm train DATA --run {folder}")
     if not (folder / "manifest.json").exists():
@@ -91,8 +114,12 @@ def check_manifest(folder: Path) -> None:
         raise RunError(
             f"The manifest of {folder} is damaged ({problem!r}). Copy the folder again, or train it again."
         ) from problem
+    unchecked = [name for name in required if name not in digests]
+    unchecked += [name for name in known if name not in digests and (folder / name).exists()]
+    if unchecked:
+        raise RunError(f"The manifest of {folder} does not name {unchecked[0]!r}. Copy the folder again, or train it again.")
     for name, digest in digests.items():
-        if Path(name).name != name:
+        if Path(name).name != name or len(name) > _LONGEST_NAME:
             raise RunError(f"The manifest of {folder} names {name!r}, which is not a plain file name. Do not use this folder.")
         if not (folder / name).is_file() or sha256(folder / name) != digest:
             raise RunError(

@@ -101,7 +101,8 @@ def _head(job: Job, net: PolicyNet) -> Iterator[Step]:
     config = job.config
     contexts = head_contexts(job.split, config.sft.head_contexts)
     history, repeats = config.model.max_history, config.split.repeats
-    examples = head_examples(net, job.evidence, contexts, config.candidates, job.split.candidates_valid, history, repeats)
+    every = np.ones(len(job.split.candidates_valid), bool)  # new items too: a head that never saw one could not rank it
+    examples = head_examples(net, job.evidence, contexts, config.candidates, every, history, repeats)
     with open(job.folder / METRICS, "ab") as metrics:
         for step in fit_head(net, examples, config.sft, config.seed):
             metrics.write(_line(step))
