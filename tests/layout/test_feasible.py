@@ -132,7 +132,7 @@ def test_soft_rules_and_users_are_no_part_of_the_question() -> None:
     assert not problems(layout(rules + "frequency_cap = { shown = 1, days = 1 }", "[{ id = 'a', capacity = 20 }]"), SHOP, NOW)
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
 @given(st.data())
 def test_a_reason_exactly_where_there_is_no_full_page(data: st.DataObject) -> None:
     shop = data.draw(shops())

@@ -39,7 +39,7 @@ def compare(shop: Catalog, layout: Layout, pool: Items, asked: Context) -> None:
 OPTIONS = {"deadline": None, "suppress_health_check": list(HealthCheck), "derandomize": True}
 
 
-@settings(max_examples=180, **OPTIONS)
+@settings(max_examples=80, **OPTIONS)
 @given(cases())
 def test_masks_equal_validator(case: tuple[Catalog, Layout, Items, Context]) -> None:
     compare(*case)
