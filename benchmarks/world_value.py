@@ -117,9 +117,10 @@ def main() -> None:
     """Prints the figures, and saves them if asked."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--save", action="store_true")
+    parser.add_argument("--smoke", action="store_true", help="few contexts: does it run")
     parser.add_argument("--contexts", type=int, default=200)
     arguments = parser.parse_args()
-    found = measure(count=arguments.contexts)
+    found = measure(count=3 if arguments.smoke else arguments.contexts)
     print(tables(found))
     if arguments.save:
         RESULT.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")

@@ -79,7 +79,7 @@ class PageScorer:
         h, self._cache = net.backbone.prefill(prompt, lengths, pages, tokens)  # type: ignore[operator]
         self._net, self._pages = net, pages
         self._vectors = net.item_vectors_of(pool.clamp_min(0))  # [context, candidate, dim]
-        self._base = context_logits(net, h, pool, evidence)
+        self._base = context_logits(net, h, pool, evidence, self._vectors)
         self._delta: Tensor | None = None
         self._active = net.writes_pages
 
@@ -103,10 +103,14 @@ def context_logits(
     h: Float[Tensor, "context dim"],
     pool: Int[Tensor, "context candidate"],
     evidence: Float[Tensor, "context candidate feature"],
+    vectors: Float[Tensor, "context candidate dim"] | None = None,
 ) -> Float[Tensor, "context candidate"]:
-    """The part of the logits that does not depend on the page: scale · base + evidence head; -inf where the pool is padding."""
+    """The part of the logits that does not depend on the page: scale · base + evidence head; -inf where the pool is padding.
+
+    `vectors` are those of the pool where the caller has them.
+    """
     real = pool >= 0
-    base = net.base_logprobs(h, pool)
+    base = net.base_logprobs(h, pool, vectors)
     lowest = base.masked_fill(~real, torch.inf).amin(-1, keepdim=True)
     finite = torch.where(real, base, torch.where(lowest.isfinite(), lowest, 0.0))
     return net.evidence(evidence, finite).masked_fill(~real, -torch.inf)

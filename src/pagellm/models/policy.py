@@ -124,13 +124,17 @@ class PolicyNet(nn.Module):
         return hidden[torch.arange(len(hidden)), torch.from_numpy(prompts.lengths) - 1]
 
     def base_logprobs(
-        self, h: Float[Tensor, "context dim"], pool: Int[Tensor, "context candidate"]
+        self, h: Float[Tensor, "context dim"], pool: Int[Tensor, "context candidate"], vectors: Tensor | None = None
     ) -> Float[Tensor, "context candidate"]:
-        """The language model's log-probabilities over each pool, -inf where the pool is padding."""
+        """The language model's log-probabilities over each pool, -inf where the pool is padding.
+
+        `vectors` [context, candidate, dim] are the pool's item vectors where the caller has them.
+        """
         known = pool.clamp_min(0)
         if self.blind:
             h = torch.zeros_like(h)
-        logits = torch.einsum("ncd,nd->nc", self.item_vectors_of(known), h) + self.bias[known]
+        vectors = self.item_vectors_of(known) if vectors is None else vectors
+        logits = torch.einsum("ncd,nd->nc", vectors, h) + self.bias[known]
         return logits.masked_fill(pool < 0, -torch.inf).log_softmax(-1)
 
     def favorites(self, h: Float[Tensor, "context dim"], k: int, allowed: np.ndarray) -> Int[Tensor, "context candidate"]:
