@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +22,6 @@ from harness import Comparison, compare, main, smoke
 ITEMS, SLOTS, PROMPT = 10_000, 20, 60
 BATCHES = {1: 2.5, 16: 4.0, 64: 4.0}  # pages at once, and the target
 GROUP = 8
-FIRST = 5  # slots that hybrid writing writes one by one
-RESAMPLES = 10_000
 
 
 def shop(items: int) -> Any:
@@ -116,7 +113,7 @@ def against_generate(batch: int) -> Comparison:
     peers = {listing: generate(listed), "generate, boolean tensor": generate(marked), "generate, no rule": generate(None)}
     million = sum(p.numel() for p in llama.parameters()) / 1e6
     notes = {"items": ITEMS, "slots": SLOTS, "prompt": PROMPT, "million parameters": round(million, 1)}
-    rounds = 21 if batch == 1 else 9
+    rounds = 61 if batch == 1 else 9
     name = f"P-DEC-1, batch {batch}"
     return compare(name, ours=ours, peers=peers, check=same, rounds=rounds, target={listing: BATCHES[batch]}, notes=notes)
 
@@ -221,7 +218,7 @@ def random_policy(items: int, dims: int = 128) -> tuple[Any, int]:
 def comparisons() -> Sequence[Comparison]:
     from hybrid import hybrid_pages
 
-    return [*(against_generate(batch) for batch in (list(BATCHES)[:2] if smoke() else BATCHES)), in_groups(), hybrid_pages()]
+    return [*(against_generate(batch) for batch in (list(BATCHES)[:2] if smoke() else BATCHES)), in_groups(), *hybrid_pages()]
 
 
 if __name__ == "__main__":

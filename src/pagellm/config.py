@@ -152,7 +152,7 @@ def _put(tree: dict[str, Any], path: str, value: Any) -> None:
     if path not in known_keys():
         near = difflib.get_close_matches(path, known_keys(), 1, 0.3)
         hint = f" Did you mean {near[0]}?" if near else ""
-        raise UsageError(f"The setting {path!r} is not known.{hint} `pagellm train --help` tells where they are listed.")
+        raise UsageError(f"The setting {path!r} is not known.{hint} `pagellm train DATA --show-config` prints all of them.")
     *sections, key = path.split(".")
     for section in sections:
         tree = tree.setdefault(section, {})

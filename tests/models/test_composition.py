@@ -113,7 +113,8 @@ def test_a_group_shares_its_prompt_and_draws_apart() -> None:
 def test_greedy_pages_are_the_same_in_any_batch(layout: Layout) -> None:
     policy, contexts = LanguagePolicy(RUN, layout), [user(u % 50) for u in range(61)] + [of_items(), of_items(3), of_items(3, 3)]
     pages = {
-        size: [p for a in range(0, 64, size) for (p,) in policy.compose_many(contexts[a : a + size], rng())] for size in (1, 7, 64)
+        size: [p for a in range(0, 64, size) for (p,) in policy.compose_many(contexts[a : a + size], rng())]
+        for size in (1, 7, 64)
     }
     for size in (1, 7):
         same = [a.items.tolist() == b.items.tolist() for a, b in zip(pages[64], pages[size], strict=True)]

@@ -97,6 +97,51 @@ def test_hybrid_ranks_the_rest_by_what_stood_when_it_began() -> None:
     assert (write(BASE, 4, 1, Writing(hybrid=4)).choice == write(BASE, 4, 1, Writing()).choice).all()
 
 
+@pytest.mark.parametrize(("slots", "hybrid"), [(4, 0), (4, 1), (3, 2), (6, 1), (4, 4)])
+def test_the_rest_in_one_pass_is_what_slot_by_slot_would_write(slots: int, hybrid: int) -> None:
+    base = torch.tensor(
+        [[0.3, 1.0, -0.5, 0.2], [0.0, 0.0, 0.0, 1.0]]
+    )  # equals among them; six slots are more than the candidates
+    slow = write(base, slots, 2, Writing(hybrid=hybrid))
+    fast = write(base, slots, 2, Writing(hybrid=hybrid, logprobs=False))
+    np.testing.assert_array_equal(fast.choice, slow.choice)
+    np.testing.assert_array_equal(fast.scores, slow.scores)
+    assert np.isnan(fast.logprobs).all()
+    assert not np.isnan(slow.logprobs).any()
+
+
+def test_pages_filled_in_one_pass_say_why_slots_stayed_empty() -> None:
+    notes = []
+    for logprobs in (True, False):
+        masks = masks_for(Layout.single_row(6), small_catalog(4), 1)
+        write_pages(TableScorer(BASE[:1], 1), masks, (1, 1), Writing(hybrid=1, logprobs=logprobs), np.random.default_rng(0))
+        assert masks.done.all()
+        notes.append((masks.items.tolist(), masks.reasons(0)))
+    assert notes[0] == notes[1]
+    assert len(notes[0][1]) == 2
+
+
+def test_a_page_filled_in_one_pass_leaves_the_masks_as_slot_by_slot_would() -> None:
+    layout = Layout.model_validate({"id": "home", "rows": [{"id": "top", "capacity": 2}, {"id": "more", "capacity": 3}]})
+    one, other = (masks_for(layout, small_catalog(8), 2) for _ in range(2))
+    choices = np.array([[1, 0, 7, 3, 5], [6, 5, 4, 3, 2]])
+    for slot in range(5):
+        one.place(choices[:, slot])
+    other.place(choices[:, 0])
+    other.place_rest(choices[:, 1:])
+    assert str(other.pages()) == str(one.pages())  # scores are NaN, so pages are never equal
+    for name in ("row", "col", "number", "standing", "rows", "chosen", "written", "used"):
+        np.testing.assert_array_equal(getattr(other.state, name), getattr(one.state, name))
+
+
+@pytest.mark.parametrize("rest", [[1, 1], [0, 2]])
+def test_the_rest_must_be_allowed_and_different(rest: list[int]) -> None:
+    masks = masks_for(Layout.single_row(3), small_catalog(4), 1)
+    masks.place(np.array([0]))
+    with pytest.raises(ValueError, match="different allowed candidates"):
+        masks.place_rest(np.array([rest]))
+
+
 def test_a_catalog_smaller_than_the_page_leaves_slots_empty() -> None:
     written = write(BASE, 6, 1, Writing(1.0))
     assert (np.sort(written.choice[:, 0, :4], 1) == np.arange(4)).all()

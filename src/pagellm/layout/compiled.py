@@ -7,6 +7,7 @@ whatever ads, limits and fills say. Knows no user, no candidates, no probabiliti
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import polars as pl
@@ -88,11 +89,16 @@ class CompiledLayout:
         """Items that the caller adds to each candidate pool: the pinned ones. Shape [pin]."""
         return np.array([pin.item for pin in self.pins], np.int32)
 
-    @property
+    @cached_property
     def trivial(self) -> bool:
-        """Whether the mask is `eligible` without repeats in every slot, so that a decoder may keep its own."""
+        """Whether the mask is `eligible` without repeats in every slot, so that a page may be filled in one pass."""
         ruled = self.pins or self.caps or self.needs or self.frequency or self.ad_slots.any()
-        return not ruled and self.layout.order == "fixed" and bool(self.fill.all())
+        return not ruled and self.layout.order == "fixed" and self.fills_all
+
+    @cached_property
+    def fills_all(self) -> bool:
+        """Whether every row takes every item. Looks at all items, so it is asked once and not once a page."""
+        return bool(self.fill.all())
 
     @property
     def places(self) -> int:

@@ -160,14 +160,34 @@ class PageMasks:
             self.state.put(choice)
         self._allowed = None
         self._start_fixed_rows()
-        if self.rules.trivial and self.state.unique and not self.done.any():  # only what was placed is lost: no need to look again
-            taken = np.flatnonzero(choice != NONE)
+        if self.rules.trivial and self.state.unique and (self.state.row != NONE).all():
+            taken = np.flatnonzero(choice != NONE)  # nothing else is lost, so there is no need to look again
             allowed[taken, choice[taken]] = False
             self._allowed = allowed
 
+    def place_rest(self, choices: I64) -> None:
+        """Fills the rest of each page at once, under trivial rules only. Shape [page, slot], -1 once a page's candidates are used up.
+
+        Raises ValueError for a choice outside the mask and for one that comes twice.
+        """
+        allowed, real = self._marks(), choices != NONE
+        ordered = np.sort(np.where(real, choices, -1 - np.arange(choices.shape[1])), axis=1)
+        good = np.take_along_axis(allowed, np.maximum(choices, 0), 1) | ~real
+        if not self.rules.trivial or not good.all() or (ordered[:, 1:] == ordered[:, :-1]).any():
+            raise ValueError("The rest of a page takes different allowed candidates, and no rules. Use place() slot by slot.")
+        if real.all():
+            self.state.put_rest(choices)
+        else:  # an empty slot is noted together with what stood before it
+            for choice in choices.T:
+                self._note_slot(choice)
+                self.state.put(choice)
+                self._start_fixed_rows()
+        self._allowed = None
+
     def _check(self, choice: I64, allowed: Bool) -> None:
-        pages = np.arange(len(choice))
-        good = np.where(choice == NONE, ~allowed.any(1), allowed[pages, choice])
+        good, empty = allowed[np.arange(len(choice)), choice], choice == NONE
+        if empty.any():
+            good = np.where(empty, ~allowed.any(1), good)
         if not good.all():
             page = int(np.flatnonzero(~good)[0])
             raise ValueError(
@@ -251,7 +271,6 @@ class PageMasks:
         total = int(left.sum())
         if not total:
             return "no candidate was given"
-        ad = state.ad_here()[page]
         tests: list[tuple[str, Bool]] = [
             ("hidden or excluded", ~rules.eligible[items]),
             ("a repeat in the pool", state.again[page]),
@@ -260,6 +279,7 @@ class PageMasks:
             (f"outside {rules.layout.rows[row].source.words}", ~state.row_fill[page]),
         ]
         if rules.ad_slots.any():
+            ad = bool(rules.ad_slots[row, state.col[page]])
             tests.append(("not sponsored" if ad else "sponsored, for ad slots only", rules.sponsored[items] != ad))
         for place, cap in enumerate(rules.caps):
             tests.append((f"held back by {cap.name}", state.count[page, place] >= state.limits[row, place]))
@@ -268,6 +288,8 @@ class PageMasks:
         tests.append(("kept out so that a minimum rule can be met", np.ones_like(left)))
         counts: Counter[str] = Counter()
         for words, out in tests:
+            if not left.any():
+                break
             counts[words] += int((left & out).sum())
             left = left & ~out
         return f"of {total:,} candidates " + ", ".join(f"{n:,} {words}" for words, n in counts.items() if n)

@@ -96,6 +96,8 @@ class PageState:
 
     def pin_here(self) -> I64:
         """[page] candidate pinned to the current slot, NONE."""
+        if not self.rules.pins:
+            return np.full(len(self.row), NONE)
         here = self.pinned[np.arange(len(self.row)), self.row, np.minimum(self.col, self.pinned.shape[2] - 1)]
         return np.where(self.row == NONE, NONE, here)
 
@@ -116,7 +118,7 @@ class PageState:
         self.number[pages] += 1
         self.rows[pages, self.number[pages]] = rows
         self.standing[pages, rows] = True
-        if not self.rules.fill.all():
+        if not self.rules.fills_all:
             self.row_fill[pages] = self.rules.fill[rows[:, None], self.items[pages]]
         for place, cap in enumerate(self.rules.caps):
             if cap.per_row:
@@ -139,7 +141,7 @@ class PageState:
         `fresh`, `unique`: whether a soft frequency cap, soft dedup rules hold in this slot. No page may be pinned here.
         """
         keep = self.base & ~self.used
-        if not self.rules.fill.all():
+        if not self.rules.fills_all:
             keep &= self.row_fill
         if self.rules.ad_slots.any():
             keep &= self.rules.sponsored[self.items] == self.ad_here()[:, None]
@@ -166,6 +168,14 @@ class PageState:
         self.col[pages] += 1
         ended = pages[self.col[pages] >= self.rules.capacity[self.row[pages]]]
         self.row[ended] = NONE
+
+    def put_rest(self, choices: I64) -> None:
+        """Puts candidates into all slots that are left, where the order of rows is fixed and no cap counts. Shape [page, slot]."""
+        self.chosen[:, self.rules.places - choices.shape[1] :] = choices
+        self.written[:], self.row[:] = self.rules.places, NONE
+        self.col[:], self.number[:] = self.rules.capacity[-1], self.rules.layout.shown - 1
+        self.rows[:], self.standing[:] = np.arange(self.rules.layout.shown), True
+        np.put_along_axis(self.used, choices, True, 1)
 
     def _count(self, pages: I64, pick: I64) -> None:
         if not len(pages):
