@@ -36,7 +36,7 @@ def write_bytes(path: Path, content: bytes) -> None:
         with contextlib.suppress(OSError):
             aside.unlink(missing_ok=True)
         raise RunError(
-            f"The file {path} cannot be written ({problem.strerror or problem}). What stood there before still stands. Make room or "
+            f"The file {path} cannot be written ({problem.strerror or problem}). The file there is whole, old or new. Make room or "
             "give write access, then go on with --resume."
         ) from problem
 

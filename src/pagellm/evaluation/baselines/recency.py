@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pagellm.config import CandidateConfig
+from pagellm.config import CandidateConfig, SFTConfig
 from pagellm.data.candidates import unite
 from pagellm.data.contexts import contexts_between
 from pagellm.data.cooccurrence import Postings, build_postings
@@ -25,7 +25,7 @@ from pagellm.types import F32, I32, NO_ITEM, Bool, Contexts
 
 _CHUNK = 512
 _FAVORITES = 300  # items that SASRec itself brings into the pool
-_EPOCHS, _BATCH, _LR = 8, 128, 2e-3
+_RECIPE = SFTConfig()  # the head is fitted as the policy's is
 _FEATURES = len(WINDOWS_D) + 3
 
 
@@ -66,7 +66,9 @@ def fit_recency(fits: SASRecFits) -> SASRecRecency:
     evidence, base, targets, real = _examples(fits.searched[0], postings, contexts, split.candidates_valid, fits.repeats)
     torch.manual_seed(fits.seed)
     head = EvidenceHead(_FEATURES, 64)
-    for _ in fit_listwise(head, evidence, base, targets, real, epochs=_EPOCHS, batch=_BATCH, lr=_LR, seed=fits.seed):
+    batch = _RECIPE.head_batch
+    epochs = max(_RECIPE.head_epochs, -(-_RECIPE.head_min_steps * batch // max(len(targets), 1)))
+    for _ in fit_listwise(head, evidence, base, targets, real, epochs=epochs, batch=batch, lr=_RECIPE.head_lr, seed=fits.seed):
         pass
     return SASRecRecency(fits.final, head.eval(), postings, split.candidates_test, fits.repeats)
 

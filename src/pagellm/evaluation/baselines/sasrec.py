@@ -18,6 +18,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from pagellm.data.splits import Split
+from pagellm.errors import UsageError
 from pagellm.evaluation.baselines.ranking import popular_first, rank_by_scores
 from pagellm.evaluation.baselines.tuning import Search, Trial, validation_score
 from pagellm.types import F32, I32, I64, Bool, Contexts, Interactions
@@ -166,6 +167,8 @@ class SASRecFits:
         """The best epoch on the valid contexts, fitted on what precedes them, and the score of each epoch."""
         split = self.split
         warm = np.flatnonzero(split.valid.warm & (split.valid.target_stop > split.valid.stop))
+        if not len(warm):
+            raise UsageError("The split has no warm valid context to tune SASRec on. Use a log with more users or more time.")
         judged = split.valid.take(warm[np.linspace(0, len(warm) - 1, min(len(warm), 4_000)).astype(np.int64)])
         net, trials, best = self._net(), list[Trial](), -1.0
         kept = {k: v.clone() for k, v in net.state_dict().items()}
