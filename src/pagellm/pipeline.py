@@ -61,12 +61,13 @@ def train_run(data: Path, folder: Path, config: RunConfig, resume: bool = False,
             raise UsageError(f"The folder {folder} already holds a finished run. Name another folder with --run.")
         tell(f"{folder} is already finished: nothing to do.")
         return
+    begun = resume and (folder / "config.json").exists()
+    if not begun and folder.exists() and any(folder.iterdir()):
+        raise UsageError(f"The folder {folder} is not empty. Add --resume to go on with the run in it, or name another folder.")
     log = read_log(data)
     tell(f"Data: {log.name}: {len(log.catalog):,} items, {log.interactions.users:,} users, {len(log.interactions):,} events")
-    if resume and (folder / "config.json").exists():
+    if begun:
         check_same(folder, config, data_facts(log))
-    elif folder.exists() and any(folder.iterdir()):
-        raise UsageError(f"The folder {folder} is not empty. Add --resume to go on with the run in it, or name another folder.")
     set_threads(config)
     split = make_run_split(log.interactions, len(log.catalog), config)
     content = content_vectors(log.catalog, config.candidates.content_dims)

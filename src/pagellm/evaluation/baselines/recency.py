@@ -63,7 +63,8 @@ def fit_recency(fits: SASRecFits) -> SASRecRecency:
     split = fits.split
     postings = build_postings(split.log, len(split.candidates_test), None if split.point_in_time else split.fit_until_valid)
     contexts = _contexts(split)
-    evidence, base, targets, real = _examples(fits.searched[0], postings, contexts, split.candidates_valid, fits.repeats)
+    every = np.ones(len(split.candidates_valid), bool)  # new items too, as the policy's own head
+    evidence, base, targets, real = _examples(fits.searched[0], postings, contexts, every, fits.repeats)
     torch.manual_seed(fits.seed)
     head = EvidenceHead(_FEATURES, 64)
     batch = _RECIPE.head_batch
