@@ -38,6 +38,13 @@ class Split:
     point_in_time: bool  # whether a context's time parts past from future; False: only the fit masks do
     card: dict[str, object]  # JSON-able: the protocol in numbers
 
+    def between_cuts(self) -> Contexts:
+        """Warm contexts to learn weights of evidence on: every basket between the cuts under a split in time, else the valid part."""
+        if not self.point_in_time:
+            return self.valid.take(self.valid.warm)
+        contexts = contexts_between(self.log, int(str(self.card["valid_cut"])), int(str(self.card["test_cut"])))
+        return contexts.take(contexts.warm)
+
 
 def make_split(
     log: Interactions, n_items: int, protocol: str = "temporal", seed: int = LINEAGE_SEED, cuts: tuple[float, float] = (0.8, 0.9)

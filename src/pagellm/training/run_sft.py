@@ -17,7 +17,6 @@ from pathlib import Path
 import numpy as np
 
 from pagellm.config import RunConfig
-from pagellm.data.contexts import contexts_between
 from pagellm.data.evidence import Evidence
 from pagellm.data.splits import Split
 from pagellm.models.codec import reading_spans
@@ -68,13 +67,8 @@ def clear_stages(folder: Path) -> None:
 
 
 def head_contexts(split: Split, most: int) -> Contexts:
-    """Warm contexts that the head learns from: every basket between the cuts under a split in time, else the valid part."""
-    if split.point_in_time:
-        begin, end = int(str(split.card["valid_cut"])), int(str(split.card["test_cut"]))
-        contexts = contexts_between(split.log, begin, end)
-    else:
-        contexts = split.valid
-    contexts = contexts.take(contexts.warm)
+    """The newest contexts that the head learns from."""
+    contexts = split.between_cuts()
     newest = np.sort(np.argsort(contexts.time, kind="stable")[-most:])
     return contexts.take(newest)
 

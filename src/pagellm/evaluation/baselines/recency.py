@@ -15,10 +15,8 @@ from numpy.typing import NDArray
 
 from pagellm.config import CandidateConfig, SFTConfig
 from pagellm.data.candidates import unite
-from pagellm.data.contexts import contexts_between
 from pagellm.data.cooccurrence import Postings, build_postings
 from pagellm.data.popularity import WINDOWS_D, popular_candidates, popularity_evidence
-from pagellm.data.splits import Split
 from pagellm.evaluation.baselines.sasrec import SASRec, SASRecFits
 from pagellm.models.listwise import EvidenceHead, fit_listwise
 from pagellm.types import F32, I32, NO_ITEM, Bool, Contexts
@@ -62,7 +60,7 @@ def fit_recency(fits: SASRecFits) -> SASRecRecency:
     """Learns the weights on contexts between the cuts, where the searched SASRec is out of sample; ranks with the final one."""
     split = fits.split
     postings = build_postings(split.log, len(split.candidates_test), None if split.point_in_time else split.fit_until_valid)
-    contexts = _contexts(split)
+    contexts = split.between_cuts()
     every = np.ones(len(split.candidates_valid), bool)  # new items too, as the policy's own head
     evidence, base, targets, real = _examples(fits.searched[0], postings, contexts, every, fits.repeats)
     torch.manual_seed(fits.seed)
@@ -86,14 +84,6 @@ def pool_of(sasrec: SASRec, postings: Postings, contexts: Contexts, allowed: Boo
     popular = [popular_candidates(postings, contexts.time, days, size, allowed) for days, size in windows]
     pool = unite(np.concatenate([favorites, *popular], axis=1), contexts, allowed, repeats)
     return pool, np.where(pool == NO_ITEM, scores.min(), np.take_along_axis(scores, np.maximum(pool, 0), 1)).astype(np.float32)
-
-
-def _contexts(split: Split) -> Contexts:
-    if split.point_in_time:
-        contexts = contexts_between(split.log, int(str(split.card["valid_cut"])), int(str(split.card["test_cut"])))
-    else:
-        contexts = split.valid
-    return contexts.take(contexts.warm)
 
 
 def _examples(sasrec: SASRec, postings: Postings, contexts: Contexts, allowed: Bool, repeats: bool) -> tuple[F32, F32, F32, Bool]:
