@@ -42,7 +42,7 @@ class PlainScorer:
 
         lengths = torch.full((len(prompt),), prompt.shape[1])
         h, self._cache = backbone.prefill(vectors[prompt], lengths, 1, SLOTS)
-        self._hidden, self._backbone, self._vectors, self._head = h[:, None], backbone, vectors, head
+        self._hidden, self._backbone, self._vectors, self._head = h, backbone, vectors, head
         self._begun = False
 
     def logits(self) -> Any:
@@ -166,7 +166,8 @@ def in_groups() -> Comparison:
     def write(pages: int, drawn: np.ndarray) -> np.ndarray:
         with torch.no_grad():
             prompt = net.embed(items, codes)
-            scorer = PageScorer(net, prompt, lengths, torch.from_numpy(pool.astype(np.int64)), evidence, pages, SLOTS)
+            places = torch.from_numpy(pool.astype(np.int64))
+            scorer = PageScorer(net, prompt, lengths, places, evidence, pages, SLOTS, first_row=0)
         masks = PageMasks(rules, np.repeat(pool, pages, 0))
         return write_pages(scorer, masks, (users, pages), writing, GivenDraws(drawn)).choice
 

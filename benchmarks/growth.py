@@ -50,7 +50,7 @@ class Writer:
         with torch.inference_mode():
             prompt, lengths = self.net.embed(self.items, torch.zeros_like(self.items)), torch.full((BATCH,), PROMPT)
             pool = torch.from_numpy(self.pool.astype(np.int64))
-            scorer = PageScorer(self.net, prompt, lengths, pool, self.evidence, 1, SLOTS)
+            scorer = PageScorer(self.net, prompt, lengths, pool, self.evidence, 1, SLOTS, first_row=0)
         writing = Writing(logprobs=False)
         choice = write_pages(scorer, PageMasks(self.rules, self.pool), (BATCH, 1), writing, np.random.default_rng(0)).choice
         return np.take_along_axis(self.pool, choice[:, 0], 1)

@@ -118,7 +118,7 @@ class Writer:
         with torch.inference_mode():
             tokens = self.net.embed(self.items[users], self.codes[users])
             lengths, evidence = torch.full((n,), HISTORY + 1), torch.zeros(n, POOL, FEATURES)
-            scorer = PageScorer(self.net, tokens, lengths, torch.from_numpy(pool), evidence, 1, SLOTS)
+            scorer = PageScorer(self.net, tokens, lengths, torch.from_numpy(pool), evidence, 1, SLOTS, first_row=0)
         writing = Writing(hybrid=hybrid, logprobs=False)
         choice = write_pages(scorer, PageMasks(self.rules, pool), (n, 1), writing, np.random.default_rng(0)).choice
         return np.take_along_axis(pool, choice[:, 0], 1)

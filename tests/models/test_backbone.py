@@ -76,13 +76,23 @@ def test_prefill_and_steps_equal_the_full_forward(lengths: list[int], pages: int
     prompts, written = sequences(lengths, pages, tokens, seed)
     h, cache = backbone.prefill(padded(prompts), torch.tensor(lengths), pages, tokens)
     for c, prompt in enumerate(prompts):
-        torch.testing.assert_close(h[c], backbone(prompt[None])[0, -1], atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(h[c, 0], backbone(prompt[None])[0, -1], atol=1e-5, rtol=1e-5)
     for t in range(tokens):
         got = backbone.step(written[:, :, t], cache)
         for c, prompt in enumerate(prompts):
             for page in range(pages):
                 whole = torch.cat([prompt, written[c, page, : t + 1]])
                 torch.testing.assert_close(got[c, page], backbone(whole[None])[0, -1], atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("pages", [1, 3])
+def test_a_tail_is_the_last_tokens_of_each_prompt(pages: int) -> None:
+    backbone, lengths = small(), [5, 2, 9]
+    prompts, _ = sequences(lengths, pages, 0, 3)
+    hidden, _ = backbone.prefill(padded(prompts), torch.tensor(lengths), pages, 0, tail=2)
+    for c, prompt in enumerate(prompts):
+        torch.testing.assert_close(hidden[c], backbone(prompt[None])[0, -2:], atol=1e-5, rtol=1e-5)
 
 
 @torch.no_grad()

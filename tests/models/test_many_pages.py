@@ -67,7 +67,7 @@ def written_items(policy: LanguagePolicy, contexts: list[Context], group: int, r
     with torch.no_grad():
         prompt = net.embed(torch.from_numpy(prompts.items), torch.from_numpy(prompts.codes))
         lengths, pool = torch.from_numpy(prompts.lengths), torch.from_numpy(drawn.pool.astype(np.int64))
-        scorer = PageScorer(net, prompt, lengths, pool, torch.from_numpy(drawn.evidence), group, SLOTS)
+        scorer = PageScorer(net, prompt, lengths, pool, torch.from_numpy(drawn.evidence), group, SLOTS, first_row=0)
     written = write_pages(scorer, masks, (len(contexts), group), policy.writing, rng)
     assert np.isfinite(written.sampled).all()
     return masks.items.reshape(len(contexts), group, SLOTS)

@@ -14,7 +14,7 @@ from pagellm.data.evidence import NAMES, build_evidence
 from pagellm.layout.spec import Layout
 from pagellm.models.codec import encode
 from pagellm.models.composer import LanguagePolicy, PolicyRanker
-from pagellm.models.decoding import Writing, context_logits
+from pagellm.models.decoding import EMPTY, PageScorer, Writing, context_logits
 from pagellm.models.policy import PolicyNet
 from pagellm.models.pools import policy_pool, pool_logprobs, read_contexts
 from pagellm.models.run import load_run
@@ -149,3 +149,21 @@ def test_what_is_padded_reads_as_it_does_alone(lengths: tuple[int, int]) -> None
     for row, place in zip(both, places, strict=True):
         alone = NET.context_vectors(encode(CONTEXTS.take(np.array([place])), 30))[0]
         torch.testing.assert_close(row, alone, atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("group", [1, 3])
+def test_reading_the_first_token_with_the_prompt_changes_no_logit(group: int) -> None:
+    prompts = encode(CONTEXTS, 30)
+    assert len(set(prompts.lengths.tolist())) > 2, "prompts of one length would prove little"
+    pool = torch.arange(6).expand(len(CONTEXTS), -1)
+    evidence = torch.from_numpy(EVIDENCE.features(CONTEXTS, pool.numpy().astype(np.int32)))
+    prompt = NET.embed(torch.from_numpy(prompts.items), torch.from_numpy(prompts.codes))
+    given = (NET, prompt, torch.from_numpy(prompts.lengths), pool, evidence, group, 4)
+    ahead, stepwise = PageScorer(*given, first_row=2), PageScorer(*given)
+    pick = torch.full((len(CONTEXTS), group), EMPTY)
+    for slot in range(4):
+        for scorer in (ahead, stepwise):
+            scorer.read(pick, torch.full_like(pick, 2))
+        torch.testing.assert_close(ahead.logits(), stepwise.logits(), atol=1e-5, rtol=1e-5)
+        pick = torch.randint(6, pick.shape, generator=torch.Generator().manual_seed(slot))

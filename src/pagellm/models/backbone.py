@@ -69,13 +69,13 @@ class SmallBackbone(nn.Module):
         return self.norm(x)
 
     def prefill(
-        self, x: Float[Tensor, "context token dim"], lengths: Int[Tensor, " context"], pages: int, capacity: int
-    ) -> tuple[Float[Tensor, "context dim"], Cache]:
-        """Reads the prompts; returns each one's last hidden vector and a cache with room for `capacity` tokens a page."""
+        self, x: Float[Tensor, "context token dim"], lengths: Int[Tensor, " context"], pages: int, capacity: int, tail: int = 1
+    ) -> tuple[Float[Tensor, "context tail dim"], Cache]:
+        """Reads the prompts; returns the hidden vectors of each one's last `tail` tokens and a cache for `capacity` more a page."""
         n, width, _ = x.shape
         cos, sin = rotation(torch.arange(width, device=x.device), self.shape)
         cache = self._room(x, lengths, pages, capacity)
-        last = torch.arange(n, device=x.device), lengths - 1
+        last = torch.arange(n, device=x.device)[:, None], lengths[:, None] - tail + torch.arange(tail, device=x.device)
         for layer, block in enumerate(self.blocks):
             ends = last if block is self.blocks[-1] else None  # above the last block only the prompts' ends are read
             x, key, value = block.read(x, cos, sin, ends)
@@ -98,7 +98,7 @@ class SmallBackbone(nn.Module):
         both = torch.tensor([(dims // self.shape.heads) ** -0.5, 1.0], device=x.device)[
             :, None, None
         ]  # queries are scaled, keys are not
-        cos, sin = (a.view(capacity, n, 1, 1, 1, -1) * both for a in (cos, sin))
+        cos, sin = (a.view(capacity, n, 1, 1, 1, dims // self.shape.heads) * both for a in (cos, sin))
         room = (n, pages, self.shape.heads, begin + capacity, dims // self.shape.heads)
         keys, values = ([x.new_zeros(room) for _ in self.blocks] for _ in range(2))
         return Cache([], [], bias, (cos, sin), keys, values, begin)
@@ -137,7 +137,7 @@ class Block(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """The block over whole sequences [page, token, dim], with its rotated keys and its values [page, head, token, head_dim].
 
-        `ends`, the (page, token) of one token a page, asks for these tokens only: [page, dim].
+        `ends`, the (page, token) of a few tokens a page, asks for these tokens only: [page, end, dim].
         """
         n, width, dims = x.shape
         q, k, v = self.qkv(self.attention_norm(x)).view(n, width, 3, self.heads, -1).permute(2, 0, 3, 1, 4)

@@ -170,6 +170,7 @@ class LanguagePolicy:
                 torch.from_numpy(drawn.evidence),
                 group,
                 self.rules.places,
+                first_row=None if self.layout.order == "policy" else 0,
             )
         return masks, write_pages(scorer, masks, (len(pages), group), self.writing, rng, forced)
 

@@ -75,13 +75,23 @@ class PageScorer:
         evidence: Float[Tensor, "context candidate feature"],
         pages: int,
         tokens: int,
+        first_row: int | None = None,
     ) -> None:
-        h, self._cache = net.backbone.prefill(prompt, lengths, pages, tokens)  # type: ignore[operator]
+        """Reads the prompts, for `pages` pages a context of at most `tokens` slots.
+
+        `first_row` is the layout row in which every page begins, where the layout fixes it: the token that says so is the same for all
+        pages of a context, so it is read with the prompt and saves a step.
+        """
         self._net, self._pages = net, pages
-        self._vectors = net.item_vectors_of(pool.clamp_min(0))  # [context, candidate, dim]
-        self._base = context_logits(net, h, pool, evidence, self._vectors)
-        self._delta: Tensor | None = None
         self._active = net.writes_pages
+        ahead = self._active and first_row is not None
+        if ahead:
+            prompt, lengths = _with_token(prompt, lengths, net.rows.weight[first_row]), lengths + 1
+        hidden, self._cache = net.backbone.prefill(prompt, lengths, pages, tokens - ahead, 1 + ahead)  # type: ignore[operator]
+        self._first: Tensor | None = hidden[:, 1:].expand(-1, pages, -1) if ahead else None  # [context, page, dim], still to be used
+        self._vectors = net.item_vectors_of(pool.clamp_min(0))  # [context, candidate, dim]
+        self._base = context_logits(net, hidden[:, 0], pool, evidence, self._vectors)
+        self._delta: Tensor | None = None
 
     def logits(self) -> Tensor:
         """Shape [context, page, candidate]."""
@@ -92,10 +102,19 @@ class PageScorer:
         """One step of the backbone on the sum of both vectors, so that a page of 20 items is 20 steps."""
         if not self._active:
             return
-        index = choice.clamp_min(0)[..., None].expand(-1, -1, self._vectors.shape[-1])
-        token = self._vectors.gather(1, index) * (choice >= 0)[..., None] + self._net.rows(row.clamp(0, ROWS - 1))
-        hidden = self._net.backbone.step(token, self._cache)  # type: ignore[operator]
+        hidden, self._first = self._first, None
+        if hidden is None:
+            index = choice.clamp_min(0)[..., None].expand(-1, -1, self._vectors.shape[-1])
+            token = self._vectors.gather(1, index) * (choice >= 0)[..., None] + self._net.rows(row.clamp(0, ROWS - 1))
+            hidden = self._net.backbone.step(token, self._cache)  # type: ignore[operator]
         self._delta = self._net.page_head(hidden) @ self._vectors.mT
+
+
+def _with_token(prompt: Tensor, lengths: Tensor, token: Tensor) -> Tensor:
+    """The prompts with one more token at each one's end. Shape [context, token + 1, dim]."""
+    longer = torch.cat([prompt, prompt.new_zeros(len(prompt), 1, prompt.shape[2])], 1)
+    longer[torch.arange(len(prompt), device=prompt.device), lengths] = token
+    return longer
 
 
 def context_logits(

@@ -68,9 +68,9 @@ class HuggingFaceBackbone(nn.Module):
         return hidden * self.log_scale.exp()
 
     def prefill(
-        self, x: Float[Tensor, "context token dim"], lengths: Int[Tensor, " context"], pages: int, capacity: int
-    ) -> tuple[Float[Tensor, "context dim"], GrowingCache]:
-        """Reads the prompts; returns each one's last hidden vector and a cache for `pages` pages a context.
+        self, x: Float[Tensor, "context token dim"], lengths: Int[Tensor, " context"], pages: int, capacity: int, tail: int = 1
+    ) -> tuple[Float[Tensor, "context tail dim"], GrowingCache]:
+        """Reads the prompts; returns the hidden vectors of each one's last `tail` tokens and a cache for `pages` pages a context.
 
         Raises UsageError where a prompt and `capacity` tokens are more than the LM has positions for.
         """
@@ -88,7 +88,8 @@ class HuggingFaceBackbone(nn.Module):
         if pages > 1:
             past.batch_repeat_interleave(pages)
         cache = GrowingCache(past, real.repeat_interleave(pages, 0), lengths.repeat_interleave(pages), pages)
-        return hidden[torch.arange(n, device=x.device), lengths - 1], cache
+        ends = lengths[:, None] - tail + torch.arange(tail, device=x.device)
+        return hidden[torch.arange(n, device=x.device)[:, None], ends], cache
 
     def step(self, x: Float[Tensor, "context page dim"], cache: GrowingCache) -> Float[Tensor, "context page dim"]:
         """Reads one token a page and returns its hidden vector; the cache grows by one."""
@@ -167,7 +168,7 @@ def check_decoder(backbone: HuggingFaceBackbone) -> None:
     if not bool(whole.isfinite().all()):
         raise UsageError(f"The weights of this {kind} model give values that are not finite. Download the model again.")
     wanted = torch.stack([whole[[0, 1], [3, 1]], whole[[0, 1], [4, 2]], whole[[0, 1], [4, 2]], whole[:, 4]])
-    got = torch.stack([last, after[:, 0], after[:, 1], changed[:, 4]])
+    got = torch.stack([last[:, 0], after[:, 0], after[:, 1], changed[:, 4]])
     if float((wanted - got).abs().max()) > 1e-3 * float(whole.abs().max()):
         raise UsageError(f"A {kind} model does not read strictly from left to right. Use a causal LM: GPT-2, Llama or Qwen.")
 

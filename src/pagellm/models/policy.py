@@ -38,8 +38,8 @@ class Backbone(Protocol):
         """Hidden vectors [page, token, dim] of sequences padded on the right."""
         ...
 
-    def prefill(self, x: Tensor, lengths: Tensor, pages: int, capacity: int) -> tuple[Tensor, Cache]:
-        """Last hidden vectors [context, dim] of the prompts, and a cache for `pages` pages a context of at most `capacity` tokens."""
+    def prefill(self, x: Tensor, lengths: Tensor, pages: int, capacity: int, tail: int = 1) -> tuple[Tensor, Cache]:
+        """Hidden vectors [context, tail, dim] of the prompts' last tokens, and a cache for `pages` pages of at most `capacity` tokens."""
         ...
 
     def step(self, x: Tensor, cache: Cache) -> Tensor:
