@@ -20,7 +20,7 @@ from pagellm.models.composer import LanguagePolicy
 from pagellm.models.decoding import Writing
 from pagellm.models.run import LAYOUT, Run
 from pagellm.reporting.view import PageView, page_view
-from pagellm.types import DAY, NO_ITEM, Context, Event, Page
+from pagellm.types import DAY, I32, NO_ITEM, Context, Event, Page
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,10 @@ def compose_for(
     now = int(run.split.log.time.max(initial=0)) + 1 if at is None else at
     layout = layout or run_layout(run, slots)
     policy = LanguagePolicy(run, layout, writing, now)
-    context, notes = make_context(run, user, history, query, now)
+    cap = layout.rules.frequency_cap
+    context, notes = make_context(run, user, history, query, now, cap.days if cap else 0)
+    if cap and user is not None and run.impressions is None:
+        notes = (*notes, f"{cap.name} holds nothing back: the log has no pages, so nobody knows what was shown")
     only = None
     if query is not None:
         only = TextIndex(run.catalog).matches(query, 4 * policy.rules.places + 100, policy.rules.eligible)
@@ -131,21 +134,38 @@ def run_layout(run: Run, slots: int) -> Layout:
 
 
 def make_context(
-    run: Run, user: str | None, history: Sequence[str], query: str | None, now: int
+    run: Run, user: str | None, history: Sequence[str], query: str | None, now: int, shown_days: int = 0
 ) -> tuple[Context, tuple[str, ...]]:
-    """The context of a user of the log or of a history, as of `now`, and what people should know about it."""
+    """The context of a user of the log or of a history, as of `now`, and what people should know about it.
+
+    `shown_days` are those of the layout's frequency cap: what the log says was shown to the user in these days comes along.
+    """
     log = run.split.log
     if user is not None:
         place = np.flatnonzero(log.user_ids == user)
         if len(place):
             mine = (log.user == place[0]) & (log.time < now)
-            return Context(now, log.item[mine], log.event[mine], log.time[mine], user, query), ()
+            shown = recently_shown(run, int(place[0]), now, shown_days)
+            known = (log.item[mine], log.event[mine], log.time[mine])
+            return Context(now, *known, user, query, baskets=log.basket[mine], shown=shown), ()
         return _empty(now, user, query), (f"the log has no user {user[:40]!r}: the page is that of a new user",)
     if history:
         items = run.catalog.indexes(history)
         times = now - DAY * np.arange(len(items), 0, -1)
         return Context(now, items, np.full(len(items), Event.INTERACTION, np.int8), times, None, query), ()
     return _empty(now, None, query), ()
+
+
+def recently_shown(run: Run, user: int, now: int, days: int) -> I32:
+    """Items that the log's pages showed to a user in the days before `now`, once a showing. A slot that is known to have stayed unseen
+    showed nothing."""
+    shown = run.impressions
+    if shown is None or days <= 0:
+        return np.empty(0, np.int32)
+    pages = np.flatnonzero((shown.user == user) & (shown.time < now) & (shown.time >= now - days * DAY))
+    slots = np.concatenate([np.arange(shown.offsets[p], shown.offsets[p + 1]) for p in pages] or [np.empty(0, np.int64)])
+    seen: I32 = shown.item[slots[shown.viewed[slots] != 0]]
+    return seen
 
 
 def parse_time(text: str) -> int:

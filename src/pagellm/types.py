@@ -125,6 +125,7 @@ class Context:
     user: str | None = None  # id as in the log; data, never markup
     query: str | None = None  # free text of a search
     device: str | None = None
+    baskets: I32 | None = None  # [event] basket of each event, rising; None takes the events of a UTC day as one
     exclude: I32 = field(default_factory=lambda: np.empty(0, np.int32))  # items that this page may not hold
     shown: I32 = field(default_factory=lambda: np.empty(0, np.int32))  # recent impressions, once per showing (frequency cap)
 

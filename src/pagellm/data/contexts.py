@@ -97,7 +97,7 @@ def _first_at_or_after(log: Interactions, user: I32, time: I64) -> I64:
 
 
 def contexts_of(pages: Sequence[Context]) -> Contexts:
-    """Contexts that need no log: each one's own history as a little log of its own. Events of one day form a basket.
+    """Contexts that need no log: each one's own history as a little log of its own.
 
     Events at or after a context's time are left out: nothing from the future is known.
     """
@@ -108,13 +108,14 @@ def contexts_of(pages: Sequence[Context]) -> Contexts:
         np.concatenate([np.asarray(getattr(page, name))[keep] for page, keep in zip(pages, past, strict=True)] or [np.empty(0)])
         for name in ("items", "events", "times")
     )
-    new_day = np.concatenate(([0], (np.diff(time // DAY) != 0) | (np.diff(user) != 0))).astype(np.int64)[: len(user)]
+    key = np.concatenate([_basket_keys(page)[keep] for page, keep in zip(pages, past, strict=True)] or [np.empty(0, np.int64)])
+    new_basket = np.concatenate(([0], (np.diff(key) != 0) | (np.diff(user) != 0))).astype(np.int64)[: len(user)]
     missing = np.full(len(user), np.nan, np.float32)
     log = Interactions(
         user,
         item.astype(np.int32),
         time.astype(np.int64),
-        np.cumsum(new_day).astype(np.int32),
+        np.cumsum(new_basket).astype(np.int32),
         event.astype(np.int8),
         missing,
         missing,
@@ -123,3 +124,10 @@ def contexts_of(pages: Sequence[Context]) -> Contexts:
     stop = np.cumsum(lengths)
     now = np.array([page.time for page in pages], np.int64)
     return Contexts(log, stop - lengths, stop, stop, np.arange(len(pages), dtype=np.int32), now)
+
+
+def _basket_keys(page: Context) -> I64:
+    """[event] equal for neighbors of one basket."""
+    if page.baskets is not None:
+        return np.asarray(page.baskets, np.int64)
+    return np.asarray(page.times, np.int64) // DAY

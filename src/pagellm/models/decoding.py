@@ -88,7 +88,9 @@ class PageScorer:
         if ahead:
             prompt, lengths = _with_token(prompt, lengths, net.rows.weight[first_row]), lengths + 1
         hidden, self._cache = net.backbone.prefill(prompt, lengths, pages, tokens - ahead, 1 + ahead)  # type: ignore[operator]
-        self._first: Tensor | None = hidden[:, 1:].expand(-1, pages, -1) if ahead else None  # [context, page, dim], still to be used
+        self._first: Tensor | None = (
+            hidden[:, 1:].expand(-1, pages, -1) if ahead else None
+        )  # [context, page, dim], still to be used
         self._vectors = net.item_vectors_of(pool.clamp_min(0))  # [context, candidate, dim]
         self._base = context_logits(net, hidden[:, 0], pool, evidence, self._vectors)
         self._delta: Tensor | None = None

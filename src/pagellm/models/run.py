@@ -2,7 +2,9 @@
 
     config.json    the resolved configuration          card.json       the split in numbers
     data.json      name, fingerprint, release          catalog.parquet the items
-    events.parquet the feedback                        content.safetensors  item vectors from text
+    users.parquet  the users' ids                      events.parquet  the feedback
+    pages.parquet, slots.parquet  the pages that were shown, where the log has them
+    content.safetensors  item vectors from text
     policy.safetensors  all weights                    layout.toml     the shop's layout, where it has one
     metrics.jsonl  a line a step                       backbone.json   architecture of a Hugging Face backbone, where it has one
     manifest.json  SHA-256 of each file, written last
@@ -12,13 +14,10 @@ Knows no training. Safetensors, JSON and Parquet only: nothing in a run folder c
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import polars as pl
 import torch
 from pydantic import ValidationError
 
@@ -32,6 +31,16 @@ from pagellm.errors import RunError
 from pagellm.models.huggingface import HuggingFaceBackbone, pretrained_policy, stored_policy
 from pagellm.models.model_files import read_architecture
 from pagellm.models.policy import PolicyNet
+from pagellm.models.run_tables import (
+    as_parquet,
+    events_frame,
+    pages_frame,
+    read_events,
+    read_impressions,
+    read_table,
+    slots_frame,
+    users_frame,
+)
 from pagellm.models.storage import (
     check_manifest,
     read_json,
@@ -41,18 +50,20 @@ from pagellm.models.storage import (
     write_manifest,
     write_tensors,
 )
-from pagellm.types import F32, Interactions
+from pagellm.types import F32, Impressions, Interactions
 
 FILES = (
     "config.json",
     "card.json",
     "data.json",
     "catalog.parquet",
+    "users.parquet",
     "events.parquet",
     "content.safetensors",
     "policy.safetensors",
 )
-LAYOUT, METRICS, BACKBONE = "layout.toml", "metrics.jsonl", "backbone.json"
+LAYOUT, METRICS, BACKBONE, PAGES, SLOTS = "layout.toml", "metrics.jsonl", "backbone.json", "pages.parquet", "slots.parquet"
+OPTIONAL = (LAYOUT, METRICS, BACKBONE, PAGES, SLOTS)
 
 
 @dataclass(frozen=True)
@@ -67,6 +78,7 @@ class Run:
     content: F32  # [item, dim]
     evidence: Evidence
     net: PolicyNet
+    impressions: Impressions | None = None  # None for review-type logs
 
 
 def data_facts(log: Log) -> dict[str, Any]:
@@ -87,9 +99,13 @@ def save_inputs(folder: Path, config: RunConfig, log: Log, split: Split, content
     write_json(folder / "config.json", config.model_dump(mode="json"))
     write_json(folder / "card.json", split.card)
     write_json(folder / "data.json", data_facts(log))
-    write_bytes(folder / "catalog.parquet", _parquet(log.catalog.frame))
-    write_bytes(folder / "events.parquet", _parquet(_events_frame(log.interactions)))
+    write_bytes(folder / "catalog.parquet", as_parquet(log.catalog.frame))
+    write_bytes(folder / "users.parquet", as_parquet(users_frame(log.interactions)))
+    write_bytes(folder / "events.parquet", as_parquet(events_frame(log.interactions)))
     write_tensors(folder / "content.safetensors", {"content": torch.from_numpy(content)})
+    if log.impressions is not None:
+        write_bytes(folder / PAGES, as_parquet(pages_frame(log.impressions)))
+        write_bytes(folder / SLOTS, as_parquet(slots_frame(log.impressions)))
     if log.layout is not None:
         write_bytes(folder / LAYOUT, log.layout.read_bytes())
 
@@ -99,22 +115,23 @@ def save_policy(folder: Path, net: PolicyNet) -> None:
     write_tensors(folder / "policy.safetensors", dict(net.state_dict()))
     if isinstance(net.backbone, HuggingFaceBackbone):
         write_json(folder / BACKBONE, net.backbone.architecture)
-    optional = [name for name in (LAYOUT, METRICS, BACKBONE) if (folder / name).exists()]
+    optional = [name for name in OPTIONAL if (folder / name).exists()]
     write_manifest(folder, [*FILES, *optional])
 
 
 def load_run(folder: Path | str) -> Run:
     """A finished run. Raises RunError where it is missing, unfinished, damaged or of another version's making."""
     folder = Path(folder)
-    check_manifest(folder, FILES, (LAYOUT, METRICS, BACKBONE))
+    check_manifest(folder, FILES, OPTIONAL)
     try:
         config = RunConfig.model_validate(read_json(folder / "config.json"))
     except ValidationError as problem:
         raise RunError(
             f"The configuration of {folder} does not fit this version of pagellm ({problem.error_count()} settings)."
         ) from problem
-    catalog = Catalog(_table(folder / "catalog.parquet"))
-    log = _events(_table(folder / "events.parquet"), len(catalog))
+    catalog = Catalog(read_table(folder / "catalog.parquet"))
+    log = read_events(folder / "users.parquet", folder / "events.parquet", len(catalog))
+    shown = read_impressions(folder / PAGES, folder / SLOTS, log, len(catalog)) if (folder / PAGES).exists() else None
     split = make_run_split(log, len(catalog), config)
     content = read_tensors(folder / "content.safetensors")[0]["content"].numpy()
     evidence = make_evidence(catalog, split, content, config)
@@ -124,7 +141,7 @@ def load_run(folder: Path | str) -> Run:
         net.load_state_dict(weights)
     except RuntimeError as problem:  # names and shapes that are missing, left over or other
         raise RunError(f"The weights of {folder} do not fit its configuration. Train it again. ({problem})") from problem
-    return Run(folder, config, read_json(folder / "data.json"), catalog, split, content, evidence, net.eval())
+    return Run(folder, config, read_json(folder / "data.json"), catalog, split, content, evidence, net.eval(), shown)
 
 
 def make_run_split(log: Interactions, n_items: int, config: RunConfig) -> Split:
@@ -152,44 +169,3 @@ def _net_of(folder: Path, config: RunConfig, content: F32) -> PolicyNet:
     if config.model.backbone == "small":
         return PolicyNet(config.model, content, len(NAMES), blind="policy" in config.candidates.drop)
     return stored_policy(config, content, len(NAMES), read_architecture(folder / BACKBONE))
-
-
-def _events_frame(log: Interactions) -> pl.DataFrame:
-    return pl.DataFrame(
-        {
-            "user_id": log.user_ids[log.user] if len(log) else np.empty(0, np.str_),
-            "user": log.user,
-            "item": log.item,
-            "time": log.time,
-            "basket": log.basket,
-            "event": log.event,
-            "rating": log.rating,
-            "value": log.value,
-        }
-    )
-
-
-def _events(frame: pl.DataFrame, n_items: int) -> Interactions:
-    """The log as saved. Raises RunError for indexes that no log of this catalog has: compiled loops trust them."""
-    user, places = frame["user"].to_numpy(), frame["item"].to_numpy()
-    if len(frame) and not (user[0] >= 0 and (np.diff(user) >= 0).all() and places.min() >= 0 and places.max() < n_items):
-        raise RunError(f"The events of this run do not fit its catalog of {n_items:,} items. Train it again.")
-    ids = np.full(int(user.max(initial=-1)) + 1, "", frame["user_id"].to_numpy().astype(np.str_).dtype)
-    ids[user] = frame["user_id"].to_numpy().astype(np.str_)
-    item, time, basket, event, rating, value = (
-        frame[n].to_numpy() for n in ("item", "time", "basket", "event", "rating", "value")
-    )
-    return Interactions(user, item, time, basket, event, rating, value, ids)
-
-
-def _table(path: Path) -> pl.DataFrame:
-    try:
-        return pl.read_parquet(path)
-    except (pl.exceptions.PolarsError, OSError) as problem:
-        raise RunError(f"The file {path} cannot be read ({problem}). Copy it again, or train the run again.") from problem
-
-
-def _parquet(frame: pl.DataFrame) -> bytes:
-    buffer = io.BytesIO()
-    frame.write_parquet(buffer, compression="zstd")
-    return buffer.getvalue()

@@ -1,0 +1,129 @@
+"""Pages that were shown: kept in the run folder to the bit, checked on the way back, counted by a frequency cap when a page is composed."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from models.small_shop import small_catalog, small_log
+from pagellm.composition import compose_for, make_context, recently_shown
+from pagellm.data.contexts import contexts_of
+from pagellm.errors import RunError
+from pagellm.layout.spec import Layout
+from pagellm.models.run_tables import (
+    as_parquet,
+    events_frame,
+    pages_frame,
+    read_events,
+    read_impressions,
+    slots_frame,
+    users_frame,
+)
+from pagellm.types import DAY, Impressions, Interactions
+from tiny_run import fresh_run
+
+CATALOG, LOG = small_catalog(), small_log()
+NOW = int(LOG.time.max()) + 1
+SHOWN = [(3, NOW - 2 * DAY, [4, 5, 6]), (3, NOW - DAY, [4, 7]), (3, NOW - 30 * DAY, [8]), (5, NOW - DAY, [9]), (3, NOW + 5, [1])]
+
+
+def impressions(viewed: dict[int, int] | None = None) -> Impressions:
+    """Three recent pages and an old one, and one page without slots."""
+    pages = [*SHOWN, (2, NOW - DAY, [])]
+    item = np.array([i for _, _, items in pages for i in items], np.int32)
+    seen = np.full(len(item), -1, np.int8)
+    for slot, value in (viewed or {}).items():
+        seen[slot] = value
+    sizes = [len(items) for _, _, items in pages]
+    col = np.concatenate([np.arange(n) for n in sizes]).astype(np.int16)
+    marks = np.random.default_rng(0).random((3, len(item))) < 0.5
+    return Impressions(
+        np.array([f"p{n}" for n in range(len(pages))]),
+        np.array([user for user, _, _ in pages], np.int32),
+        np.array([time for _, time, _ in pages], np.int64),
+        np.array(["logging"] * len(pages)),
+        np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64),
+        item,
+        np.zeros(len(item), np.int16),
+        col,
+        np.where(col > 0, 0.5, np.nan).astype(np.float32),
+        seen,
+        *marks,
+        np.arange(len(item), dtype=np.float32),
+    )
+
+
+def written(folder: Path, shown: Impressions, log: Interactions = LOG) -> tuple[Path, Path]:
+    paths = folder / "pages.parquet", folder / "slots.parquet"
+    for path, frame in zip(paths, (pages_frame(shown), slots_frame(shown)), strict=True):
+        path.write_bytes(as_parquet(frame))
+    return paths
+
+
+def test_pages_come_back_as_they_were(tmp_path: Path) -> None:
+    before = impressions()
+    after = read_impressions(*written(tmp_path, before), LOG, len(CATALOG))
+    for field in dataclasses.fields(Impressions):
+        ours, theirs = getattr(before, field.name), getattr(after, field.name)
+        np.testing.assert_array_equal(ours, theirs)
+        assert ours.dtype.kind == theirs.dtype.kind, field.name
+
+
+def test_users_without_events_keep_their_ids(tmp_path: Path) -> None:
+    log = dataclasses.replace(LOG, user_ids=np.append(LOG.user_ids, ["visitor", "zoe"]))
+    for name, frame in (("users", users_frame(log)), ("events", events_frame(log))):
+        (tmp_path / name).write_bytes(as_parquet(frame))
+    after = read_events(tmp_path / "users", tmp_path / "events", len(CATALOG))
+    for field in dataclasses.fields(Interactions):
+        np.testing.assert_array_equal(getattr(log, field.name), getattr(after, field.name))
+
+
+@pytest.mark.parametrize(("table", "column", "value"), [(1, "item", 40), (1, "item", -1), (0, "user", 60), (0, "slots", 3)])
+def test_pages_that_do_not_fit_are_refused(tmp_path: Path, table: int, column: str, value: int) -> None:
+    paths = written(tmp_path, impressions())
+    frame = pl.read_parquet(paths[table])
+    frame[0, column] = value + (1 if column == "slots" else 0)
+    frame.write_parquet(paths[table])
+    with pytest.raises(RunError, match="do not fit"):
+        read_impressions(*paths, LOG, len(CATALOG))
+
+
+def test_what_was_shown_lately_is_counted_once_a_showing() -> None:
+    run = dataclasses.replace(fresh_run(CATALOG, LOG), impressions=impressions())
+    assert sorted(recently_shown(run, 3, NOW, 7)) == [4, 4, 5, 6, 7]
+    assert sorted(recently_shown(run, 3, NOW, 1)) == [4, 7]
+    assert sorted(recently_shown(run, 3, NOW, 40)) == [4, 4, 5, 6, 7, 8]
+    assert recently_shown(run, 3, NOW, 0).size == recently_shown(run, 1, NOW, 7).size == 0
+    unseen = dataclasses.replace(run, impressions=impressions({0: 0}))
+    assert sorted(recently_shown(unseen, 3, NOW, 7)) == [4, 5, 6, 7]
+
+
+def test_a_capped_item_is_not_composed_again() -> None:
+    layout = Layout.model_validate(
+        {
+            "id": "capped",
+            "rows": [{"id": "picks", "capacity": 40}],
+            "rules": {"frequency_cap": {"shown": 2, "days": 7}},
+        }
+    )
+    run = dataclasses.replace(fresh_run(CATALOG, LOG), impressions=impressions())
+    free = compose_for(run, user="u3", layout=Layout.single_row(40)).pages[0].items
+    capped = compose_for(run, user="u3", layout=layout).pages[0].items
+    assert set(free) - set(capped) == {4}, "the others were shown once at most"
+    blind = compose_for(fresh_run(CATALOG, LOG), user="u3", layout=layout)
+    assert any("nobody knows what was shown" in note for note in blind.notes)
+
+
+def test_a_user_of_the_log_keeps_its_baskets() -> None:
+    run = fresh_run(CATALOG, LOG)
+    user = int(np.argmax(np.bincount(LOG.user)))
+    context = make_context(run, str(LOG.user_ids[user]), (), None, NOW)[0]
+    mine = LOG.user == user
+    whole_day = dataclasses.replace(context, baskets=np.zeros(mine.sum(), np.int32))
+    same = contexts_of([context]).log.basket
+    assert (np.diff(same) != 0).tolist() == (np.diff(LOG.basket[mine]) != 0).tolist()
+    assert len(set(contexts_of([whole_day]).log.basket)) == 1
