@@ -135,3 +135,8 @@ def test_every_key_is_settable_to_its_default_and_says_what_it_is() -> None:
 def test_no_text_crashes_it(key: str, value: str) -> None:
     with contextlib.suppress(UsageError):
         resolve("tiny", [f"{key}={value}", f"sft.lr={value}"])
+
+
+@pytest.mark.parametrize(("examples", "passes"), [(0, 80), (80, 80), (500, 80), (1_000, 52), (6_400, 8), (40_000, 8)])
+def test_small_shops_get_more_passes_but_not_without_end(examples: int, passes: int) -> None:
+    assert resolve("small").sft.head_passes(examples) == passes

@@ -69,7 +69,8 @@ class SFTConfig(_Section):
     warmup_steps: int = Field(100, ge=0, description="steps until the peak learning rate")
     clip: float = Field(1.0, gt=0, description="largest norm of a step's gradient")
     head_epochs: int = Field(8, ge=1, le=500, description="passes over the contexts that the evidence head learns from")
-    head_min_steps: int = Field(400, ge=0, description="steps of the evidence head at least: passes are added")
+    head_min_steps: int = Field(400, ge=0, description="steps of the evidence head at least: passes are added, up to the most")
+    head_max_epochs: int = Field(80, ge=1, le=500, description="passes at most, since more overfit a shop of a hundred contexts")
     head_batch: int = Field(128, ge=1, le=4_096, description="contexts a step of the evidence head")
     head_lr: float = Field(2e-3, gt=0, le=1, description="peak learning rate of the evidence head")
     head_contexts: int = Field(40_000, ge=100, description="newest contexts that the evidence head learns from")
@@ -79,6 +80,11 @@ class SFTConfig(_Section):
         "a run refreshed to the end is for serving and can no longer be judged on its test part",
     )
     checkpoint_s: float = Field(20.0, ge=0, description="seconds between checkpoints")
+
+    def head_passes(self, examples: int) -> int:
+        """Passes over this many examples of the evidence head: enough for `head_min_steps`, no more than `head_max_epochs` for it."""
+        wanted = -(-self.head_min_steps * self.head_batch // max(examples, 1))
+        return max(self.head_epochs, min(wanted, self.head_max_epochs))
 
 
 class RunConfig(_Section):

@@ -140,7 +140,7 @@ def fit_head(net: PolicyNet, examples: HeadExamples, config: SFTConfig, seed: in
         examples.base,
         examples.targets,
         examples.real,
-        epochs=max(config.head_epochs, -(-config.head_min_steps * config.head_batch // max(len(examples.targets), 1))),
+        epochs=config.head_passes(len(examples.targets)),
         batch=config.head_batch,
         lr=config.head_lr,
         seed=seed,
