@@ -1,18 +1,23 @@
 """How well the supervised policy ranks a real data set beside its baselines: several seeds, intervals over users, ratios that are paired.
 
     python benchmarks/accuracy.py DATA --runs FOLDER --seeds 3 --save
-    python benchmarks/accuracy.py DATA --runs FOLDER --seeds 1 --drop popularity       what a group of evidence is worth
+    python benchmarks/accuracy.py DATA --runs FOLDER --seeds 3 --save --drop popularity     what a group of evidence is worth
 
 Each seed is a run of its own, trained and judged as the command line does it; finished seeds are read from the folder, so that an
 interrupted job goes on. A user's value is the mean over seeds, and users are what the bootstrap draws.
+
+With `--drop`, the finished seeds' language models are taken as they are, for they read no evidence; the candidates are drawn and the
+evidence head is fitted anew without the group. `--drop policy` leaves the language model itself out.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,28 +39,67 @@ BASELINES = (
     "sasrec+recency",
 )
 CONTROL = "sasrec+recency"
+WHOLE = "pagellm, whole"  # the policy with all evidence, beside an ablated one
+LM = "lm.safetensors"  # the language model that the evidence head was fitted on, kept for ablations
 
 
-def one_seed(data: Path, folder: Path, seed: int, drop: list[str], settings: list[str], against: list[str]) -> dict[str, Any]:
+def one_seed(data: Path, folder: Path, seed: int, settings: list[str], against: list[str]) -> dict[str, Any]:
     """Trains and judges one seed; per-user values [user] of each method and metric, and the seconds that training took."""
     from pagellm.config import resolve
     from pagellm.pipeline import evaluate_run, finished, train_run
+    from pagellm.training.run_sft import stage_file
 
-    values = folder / "values.json"
-    if values.exists():
-        return dict(json.loads(values.read_text()))
-    chosen = [*settings, *([f"candidates.drop={json.dumps(drop)}"] if drop else [])]
+    if (folder / "values.json").exists():
+        return dict(json.loads((folder / "values.json").read_text()))
     began = time.monotonic()
-    if not finished(folder / "run"):
-        for _ in train_run(data, folder / "run", resolve("small", chosen, seed=seed), resume=(folder / "run").exists(), tell=say):
-            pass
+    run = folder / "run"
+    if not finished(run):
+        for step in train_run(data, run, resolve("small", settings, seed=seed), resume=run.exists(), tell=say):
+            if step.stage == "head" and step.step == 1:
+                shutil.copy(stage_file(run, "lm"), folder / LM)
     took = time.monotonic() - began
-    found = evaluate_run(folder / "run", against, tell=say, seed=seed).results
-    out = {
-        "train_s": took,
-        "values": {name: {m: found.column(name, m).tolist() for m in METRICS} for name in found.values},
-    }
-    values.write_text(json.dumps(out))
+    return saved(folder, took, evaluate_run(run, against, tell=say, seed=seed).results)
+
+
+def one_ablation(base: Path, folder: Path, drop: list[str]) -> dict[str, Any]:
+    """Fits the evidence head of a finished seed again without some evidence, and judges the policy alone."""
+    from pagellm.data.content import content_vectors, title_vectors
+    from pagellm.evaluation.methods import CONTENT_DIMS
+    from pagellm.evaluation.page_metrics import item_facts
+    from pagellm.evaluation.protocol import evaluate
+    from pagellm.models.composer import PolicyRanker
+    from pagellm.models.run import load_run, make_evidence, make_net
+    from pagellm.models.storage import read_tensors
+    from pagellm.pipeline import set_threads
+    from pagellm.training.run_sft import fit_evidence_head
+
+    if (folder / "values.json").exists():
+        return dict(json.loads((folder / "values.json").read_text()))
+    whole = load_run(base / "run")
+    config = whole.config.model_copy(update={"candidates": whole.config.candidates.model_copy(update={"drop": tuple(drop)})})
+    set_threads(config)
+    began, split = time.monotonic(), whole.split
+    net = make_net(config, whole.content, whole.catalog)
+    net.load_state_dict(read_tensors(base / LM)[0])
+    evidence = make_evidence(whole.catalog, split, whole.content, config)
+    for _ in fit_evidence_head(net, config, split, evidence):
+        pass
+    head = {name: value for name, value in net.state_dict().items() if name.startswith("evidence.")}
+    net.load_state_dict({**whole.net.state_dict(), **head})
+    run = replace(whole, config=config, evidence=evidence, net=net.eval())
+    content = content_vectors(run.catalog, CONTENT_DIMS)
+    facts = item_facts(run.catalog, content, title_vectors(run.catalog), split.log, split.fit_until_test)
+    judged = split.test.take(split.test.warm & (split.test.target_stop > split.test.stop))
+    folder.mkdir(parents=True, exist_ok=True)
+    results = evaluate([PolicyRanker(run, split.candidates_test)], judged, split.candidates_test, facts)
+    return saved(folder, time.monotonic() - began, results)
+
+
+def saved(folder: Path, took: float, results: Any) -> dict[str, Any]:
+    """The per-user values of one seed, written beside its run."""
+    values = {name: {m: results.column(name, m).tolist() for m in METRICS} for name in results.values}
+    out = {"train_s": took, "values": values}
+    (folder / "values.json").write_text(json.dumps(out))
     return out
 
 
@@ -85,8 +129,8 @@ def report(result: dict[str, Any]) -> str:
         ratio = result["ratios"].get(name)
         ends = "" if ratio is None else "".join(f"  {r[0]:.2f} [{r[1]:.2f}, {r[2]:.2f}]" for r in ratio.values())
         lines.append(f"{name:<16}{cells} {ends}")
-    singles = [n for n in result["ratios"] if n != CONTROL]
-    for metric in METRICS[:2]:
+    singles = [n for n in result["ratios"] if n not in (CONTROL, WHOLE)]
+    for metric in METRICS[:2] if singles else ():
         best = max(singles, key=lambda n: result["methods"][n][metric][0])
         lines.append(f"best single at {metric}: {best}, ratio {result['ratios'][best][metric]}")
     return "\n".join(lines)
@@ -114,11 +158,14 @@ def main() -> None:
         sys.exit(0 if options.smoke else 2)
     tune_allocator()
     against = [name for name in options.against.split(",") if name]
-    name = options.data.name + "".join(f"-without-{group}" for group in options.drop)
-    seeds = [
-        one_seed(options.data, options.runs / name / str(seed), seed, options.drop, options.settings, against)
-        for seed in range(options.seeds)
-    ]
+    base, numbers = options.data.name, range(options.seeds)
+    seeds = [one_seed(options.data, options.runs / base / str(n), n, options.settings, against) for n in numbers]
+    name = base + "".join(f"-without-{group}" for group in options.drop)
+    if options.drop:
+        less = [one_ablation(options.runs / base / str(n), options.runs / name / str(n), options.drop) for n in numbers]
+        for whole, part in zip(seeds, less, strict=True):
+            part["values"][WHOLE] = whole["values"]["pagellm"]
+        seeds = less
     result = {"data": name, "seeds": options.seeds, "train_s": [s["train_s"] for s in seeds], **combined(seeds)}
     print(report(result))
     if options.save:

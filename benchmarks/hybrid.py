@@ -104,7 +104,7 @@ class Writer:
         self.items, self.codes = prompt(torch.from_numpy(history))
         with torch.no_grad():
             h = net.backbone(net.embed(self.items, self.codes))[:, -1]
-            self.pool = net.favorites(h, POOL, np.ones(ITEMS, bool)).numpy()
+            self.pool = np.sort(net.favorites(h, POOL, np.ones(ITEMS, bool)).numpy(), 1)  # rising, as pools are drawn
 
     def write(self, hybrid: int | None, users: slice) -> np.ndarray:
         """[user, slot] items."""

@@ -100,7 +100,7 @@ class CompiledLayout:
         """Whether every row takes every item. Looks at all items, so it is asked once and not once a page."""
         return bool(self.fill.all())
 
-    @property
+    @cached_property
     def places(self) -> int:
         """Slots of the longest page."""
         required = int(self.capacity[~self.optional].sum())

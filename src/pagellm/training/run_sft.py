@@ -62,7 +62,7 @@ def supervised_stages(job: Job, net: PolicyNet) -> Iterator[Step]:
 
 def clear_stages(folder: Path) -> None:
     """Removes what only resuming needs."""
-    for path in (folder / CHECKPOINT, *(_stage_file(folder, stage) for stage in STAGES)):
+    for path in (folder / CHECKPOINT, *(stage_file(folder, stage) for stage in STAGES)):
         path.unlink(missing_ok=True)
 
 
@@ -91,27 +91,30 @@ def _language_model(job: Job, net: PolicyNet, stage: str, known: Bool) -> Iterat
             yield step
 
 
+def fit_evidence_head(net: PolicyNet, config: RunConfig, split: Split, evidence: Evidence) -> Iterator[Step]:
+    """Fits the head on the contexts between the cuts, under the language model that `net` holds."""
+    contexts = head_contexts(split, config.sft.head_contexts)
+    every = np.ones(len(split.candidates_valid), bool)  # new items too: a head that never saw one could not rank it
+    examples = head_examples(net, evidence, contexts, config.candidates, every, config.model.max_history, config.split.repeats)
+    yield from fit_head(net, examples, config.sft, config.seed)
+
+
 def _head(job: Job, net: PolicyNet) -> Iterator[Step]:
-    config = job.config
-    contexts = head_contexts(job.split, config.sft.head_contexts)
-    history, repeats = config.model.max_history, config.split.repeats
-    every = np.ones(len(job.split.candidates_valid), bool)  # new items too: a head that never saw one could not rank it
-    examples = head_examples(net, job.evidence, contexts, config.candidates, every, history, repeats)
     with open(job.folder / METRICS, "ab") as metrics:
-        for step in fit_head(net, examples, config.sft, config.seed):
+        for step in fit_evidence_head(net, job.config, job.split, job.evidence):
             metrics.write(_line(step))
             yield step
 
 
 def _save_stage(job: Job, net: PolicyNet, stage: str) -> None:
     notes = {"metrics_bytes": str((job.folder / METRICS).stat().st_size)}
-    write_tensors(_stage_file(job.folder, stage), dict(net.state_dict()), notes)
+    write_tensors(stage_file(job.folder, stage), dict(net.state_dict()), notes)
     (job.folder / CHECKPOINT).unlink(missing_ok=True)
 
 
 def _load_stage(job: Job, net: PolicyNet, stage: str) -> bool:
     """Puts back the weights of a stage that is done, and cuts off what the metrics file has beyond it."""
-    path = _stage_file(job.folder, stage)
+    path = stage_file(job.folder, stage)
     if not path.exists():
         return False
     weights, notes = read_tensors(path)
@@ -126,7 +129,8 @@ def read_stage(checkpoint: Path) -> str | None:
     return read_mark(checkpoint).stage if checkpoint.exists() else None
 
 
-def _stage_file(folder: Path, stage: str) -> Path:
+def stage_file(folder: Path, stage: str) -> Path:
+    """Where the weights of a stage that is done lie until the run is finished."""
     return folder / f"stage-{stage}.safetensors"
 
 

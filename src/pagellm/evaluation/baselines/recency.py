@@ -65,8 +65,7 @@ def fit_recency(fits: SASRecFits) -> SASRecRecency:
     evidence, base, targets, real = _examples(fits.searched[0], postings, contexts, every, fits.repeats)
     torch.manual_seed(fits.seed)
     head = EvidenceHead(_FEATURES, 64)
-    batch = _RECIPE.head_batch
-    epochs = max(_RECIPE.head_epochs, -(-_RECIPE.head_min_steps * batch // max(len(targets), 1)))
+    epochs, batch = _RECIPE.head_passes(len(targets)), _RECIPE.head_batch
     for _ in fit_listwise(head, evidence, base, targets, real, epochs=epochs, batch=batch, lr=_RECIPE.head_lr, seed=fits.seed):
         pass
     return SASRecRecency(fits.final, head.eval(), postings, split.candidates_test, fits.repeats)
