@@ -39,6 +39,7 @@ BASELINES = (
     "sasrec+recency",
 )
 CONTROL = "sasrec+recency"
+SEEDED = ("sasrec", CONTROL)  # the others give the same figures for every seed and are judged once
 WHOLE = "pagellm, whole"  # the policy with all evidence, beside an ablated one
 LM = "lm.safetensors"  # the language model that the evidence head was fitted on, kept for ablations
 
@@ -108,7 +109,9 @@ def combined(seeds: list[dict[str, Any]]) -> dict[str, Any]:
     from pagellm.evaluation.significance import interval, ratio_interval, resampled_means
 
     names = list(seeds[0]["values"])
-    table = {n: np.mean([[s["values"][n][m] for m in METRICS] for s in seeds], axis=0).T for n in names}  # [user, metric]
+    table = {
+        n: np.mean([[s["values"][n][m] for m in METRICS] for s in seeds if n in s["values"]], axis=0).T for n in names
+    }  # [user, metric]; what has no seed stands in the first one alone
     draws = {n: resampled_means(v) for n, v in table.items()}
     methods = {n: _row(table[n].mean(0), interval(draws[n])) for n in names}
     ours = table["pagellm"].mean(0)
@@ -159,7 +162,8 @@ def main() -> None:
     tune_allocator()
     against = [name for name in options.against.split(",") if name]
     base, numbers = options.data.name, range(options.seeds)
-    seeds = [one_seed(options.data, options.runs / base / str(n), n, options.settings, against) for n in numbers]
+    asked = [[name for name in against if n == 0 or name in SEEDED] for n in numbers]
+    seeds = [one_seed(options.data, options.runs / base / str(n), n, options.settings, asked[n]) for n in numbers]
     name = base + "".join(f"-without-{group}" for group in options.drop)
     if options.drop:
         less = [one_ablation(options.runs / base / str(n), options.runs / name / str(n), options.drop) for n in numbers]
