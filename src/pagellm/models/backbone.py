@@ -100,7 +100,7 @@ class SmallBackbone(nn.Module):
         ]  # queries are scaled, keys are not
         cos, sin = (a.view(capacity, n, 1, 1, 1, dims // self.shape.heads) * both for a in (cos, sin))
         room = (n, pages, self.shape.heads, begin + capacity, dims // self.shape.heads)
-        keys, values = ([x.new_zeros(room) for _ in self.blocks] for _ in range(2))
+        keys, values = (list(half) for half in x.new_zeros(2, len(self.blocks), *room))
         return Cache([], [], bias, (cos, sin), keys, values, begin)
 
     def step(self, x: Float[Tensor, "context page dim"], cache: Cache) -> Float[Tensor, "context page dim"]:
@@ -140,12 +140,13 @@ class Block(nn.Module):
         `ends`, the (page, token) of a few tokens a page, asks for these tokens only: [page, end, dim].
         """
         n, width, dims = x.shape
-        q, k, v = self.qkv(self.attention_norm(x)).view(n, width, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
-        q, k = rotate(q, cos, sin), rotate(k, cos, sin)
+        qkv = F.linear(self.attention_norm(x), self.qkv.weight).view(n, width, 3, self.heads, -1)
+        q, k = rotate(qkv[:, :, :2], cos[:, None, None], sin[:, None, None]).transpose(1, 3).unbind(2)
+        v = qkv[:, :, 2].transpose(1, 2)
         mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).reshape(n, width, dims)
         if ends is not None:
             x, mixed = x[ends], mixed[ends]
-        x = x + self._drop(self.out(mixed))
+        x = x + self._drop(F.linear(mixed, self.out.weight))
         return x + self._drop(self._ffn(x)), k, v
 
     def step(self, x: Tensor, cos: Tensor, sin: Tensor, cache: Cache, layer: int) -> Tensor:
@@ -169,8 +170,8 @@ class Block(nn.Module):
         return x + F.linear(F.silu(gate) * up, self.down.weight)
 
     def _ffn(self, x: Tensor) -> Tensor:
-        gate, up = self.gate_up(self.ffn_norm(x)).chunk(2, -1)
-        return self.down(F.silu(gate) * up)
+        gate, up = F.linear(self.ffn_norm(x), self.gate_up.weight).chunk(2, -1)
+        return F.linear(F.silu(gate) * up, self.down.weight)
 
     def _drop(self, x: Tensor) -> Tensor:
         return F.dropout(x, self.dropout, self.training) if self.dropout else x

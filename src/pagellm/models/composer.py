@@ -161,7 +161,7 @@ class LanguagePolicy:
         shown = np.stack([_times_shown(row, page) for row, page in zip(drawn.pool, pages, strict=True)])
         masks = PageMasks(self.rules, *(np.repeat(a, group, 0) for a in (drawn.pool, exclude, shown)))
         items, codes = torch.from_numpy(prompts.items), torch.from_numpy(prompts.codes)
-        with torch.no_grad():
+        with torch.inference_mode():
             scorer = PageScorer(
                 net.eval(),
                 net.embed(items, codes),

@@ -132,6 +132,8 @@ def context_logits(
     """
     real = pool >= 0
     base = net.base_logprobs(h, pool, vectors)
+    if bool(real.all()):
+        return net.evidence(evidence, base)
     lowest = base.masked_fill(~real, torch.inf).amin(-1, keepdim=True)
     finite = torch.where(real, base, torch.where(lowest.isfinite(), lowest, 0.0))
     return net.evidence(evidence, finite).masked_fill(~real, -torch.inf)
