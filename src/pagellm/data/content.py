@@ -8,7 +8,9 @@ import numpy as np
 from scipy import sparse
 
 from pagellm.catalog import Catalog, clean_text
-from pagellm.types import F32
+from pagellm.types import F32, I32, NO_ITEM
+
+_CHUNK = 512  # items whose likeness to the whole catalog is held at once
 
 DESCRIPTION_CHARS = 400
 """A description's first sentences name the product; what follows is mostly marketing common to the whole shop."""
@@ -38,6 +40,27 @@ def content_vectors(
 def title_vectors(catalog: Catalog, dims: int = 128) -> F32:
     """Vectors of unit length from titles alone: what near-duplicates are measured with. Shape [item, dim]."""
     return content_vectors(catalog, dims, fields=("title",))
+
+
+def near_duplicates(vectors: F32, items: I32, groups: I32 | None, threshold: float, most: int) -> I32:
+    """For each of these items those of its group, then others with a cosine above the threshold, each nearest first.
+
+    Shape [catalog item, most], NO_ITEM at the end and for all other items. `groups` [catalog item] codes, -1 for none.
+    """
+    out = np.full((len(vectors), most), NO_ITEM, np.int32)
+    for begin in range(0, len(items), _CHUNK):
+        some = items[begin : begin + _CHUNK]
+        likeness = vectors[some] @ vectors.T
+        if groups is not None:
+            likeness[(groups[some][:, None] == groups) & (groups[some] >= 0)[:, None]] += 2.0  # kin come first
+        likeness[np.arange(len(some)), some] = -np.inf
+        k = min(most, likeness.shape[1])
+        best = np.argpartition(-likeness, k - 1, axis=1)[:, :k]
+        values = np.take_along_axis(likeness, best, 1)
+        order = np.argsort(-values, axis=1, kind="stable")
+        best, values = np.take_along_axis(best, order, 1), np.take_along_axis(values, order, 1)
+        out[some, :k] = np.where(values > threshold, best, NO_ITEM)
+    return out
 
 
 def _column_texts(catalog: Catalog, name: str) -> list[str]:

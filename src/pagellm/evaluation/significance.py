@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import numpy as np
 from numba import njit
 
+from pagellm.data.counters import GOLDEN, mix
 from pagellm.types import F64
 
 RESAMPLES = 2000
@@ -60,23 +61,14 @@ def _batches(rows: int, users: int) -> Iterator[slice]:
 
 
 @njit(cache=True)
-def _mix(state: np.uint64) -> np.uint64:
-    """SplitMix64's finalizer (Steele et al. 2014): counters in, uniform 64-bit numbers out."""
-    z = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return z ^ (z >> np.uint64(31))
-
-
-@njit(cache=True)
 def _multinomial(first: int, last: int, users: int, seed: int) -> F64:
     """[resample, user] how often each user is drawn in the resamples first..last."""
     weights = np.zeros((last - first, users))
-    step = np.uint64(0x9E3779B97F4A7C15)
     for row in range(last - first):
-        state = _mix(np.uint64(seed) * step + np.uint64(first + row + 1))
+        state = mix(np.uint64(seed) * GOLDEN + np.uint64(first + row + 1))
         for _ in range(users):
-            state += step
-            weights[row, ((_mix(state) >> np.uint64(32)) * np.uint64(users)) >> np.uint64(32)] += 1.0
+            state += GOLDEN
+            weights[row, ((mix(state) >> np.uint64(32)) * np.uint64(users)) >> np.uint64(32)] += 1.0
     return weights
 
 
@@ -84,10 +76,9 @@ def _multinomial(first: int, last: int, users: int, seed: int) -> F64:
 def _signs(first: int, last: int, users: int, seed: int) -> F64:
     """[flip, user] -1 or 1 with equal chance."""
     signs = np.empty((last - first, users))
-    step = np.uint64(0x9E3779B97F4A7C15)
     for row in range(last - first):
-        state = _mix(np.uint64(seed) * step + np.uint64(first + row + 1))
+        state = mix(np.uint64(seed) * GOLDEN + np.uint64(first + row + 1))
         for u in range(users):
-            state += step
-            signs[row, u] = 1.0 if _mix(state) >> np.uint64(63) else -1.0
+            state += GOLDEN
+            signs[row, u] = 1.0 if mix(state) >> np.uint64(63) else -1.0
     return signs

@@ -175,6 +175,19 @@ class LanguagePolicy:
         return masks, write_pages(scorer, masks, (len(pages), group), self.writing, rng, forced)
 
 
+@torch.no_grad()
+def candidate_logits(run: Run, contexts: Contexts, allowed: Bool) -> tuple[I32, F32]:
+    """Each context's candidates among the allowed items, and the policy's logits before anything stands on the page, -inf for padding.
+
+    Shapes [context, candidate]. For a few hundred contexts at a time: the evidence of all of them is held at once.
+    """
+    config = run.config
+    h = read_contexts(run.net, contexts, config.model.max_history)
+    pool = policy_pool(run.net, h, run.evidence, contexts, config.candidates, allowed, config.split.repeats)
+    features = torch.from_numpy(run.evidence.features(contexts, pool))
+    return pool, context_logits(run.net, h, torch.from_numpy(pool.astype(np.int64)), features).numpy()
+
+
 @dataclass(frozen=True)
 class PolicyRanker:
     """The policy as a method that is judged: its page of k slots in one row, for contexts of the log."""
@@ -192,16 +205,11 @@ class PolicyRanker:
 
         Until the page head is trained this is the order of the logits, the lower index first of equals.
         """
-        run, config = self.run, self.run.config
         out = np.full((len(contexts), k), NO_ITEM, np.int32)
         for begin in range(0, len(contexts), _CHUNK):
             some = contexts.take(np.arange(begin, min(begin + _CHUNK, len(contexts))))
-            h = read_contexts(run.net, some, config.model.max_history)
-            pool = policy_pool(run.net, h, run.evidence, some, config.candidates, self.candidates, config.split.repeats)
-            with torch.no_grad():
-                features = torch.from_numpy(run.evidence.features(some, pool))
-                logits = context_logits(run.net, h, torch.from_numpy(pool.astype(np.int64)), features)
-            order = np.argsort(-logits.numpy(), axis=1, kind="stable")[:, :k]  # padding has logit -inf, so it comes last
+            pool, logits = candidate_logits(self.run, some, self.candidates)
+            order = np.argsort(-logits, axis=1, kind="stable")[:, :k]  # padding has logit -inf, so it comes last
             out[begin : begin + len(some), : order.shape[1]] = np.take_along_axis(pool, order, 1)
         return out
 

@@ -1,7 +1,6 @@
 """Random numbers by counting: a hash of seed, purpose and counters gives the same draw in any order, chunk or thread.
 
-Takes integers, gives uniforms in [0, 1) and standard normals. Knows no users, no pages. The mixer is the finalizer of
-SplitMix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014).
+Takes integers, gives uniforms in [0, 1) and standard normals. Knows no users, no pages.
 """
 
 from __future__ import annotations
@@ -10,13 +9,12 @@ from enum import IntEnum
 
 import numpy as np
 
+from pagellm.data.counters import GOLDEN, mix
 from pagellm.simulation.compiled import compiled
 from pagellm.types import F64
 
-_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _FIRST = np.uint64(0xBF58476D1CE4E5B9)
-_SECOND = np.uint64(0x94D049BB133111EB)
-_S30, _S27, _S31, _S11 = np.uint64(30), np.uint64(27), np.uint64(31), np.uint64(11)
+_S11 = np.uint64(11)
 _S16, _S32, _S48, _LOW16 = np.uint64(16), np.uint64(32), np.uint64(48), np.uint64(0xFFFF)
 _UNIT = 2.0**-53
 _FOUR_UNIFORMS = 1.0 / (65536.0 * np.sqrt(4.0 / 12.0))  # sum of four 16-bit uniforms to unit variance
@@ -43,25 +41,17 @@ class Purpose(IntEnum):
 
 
 @compiled
-def mix(x: np.uint64) -> np.uint64:
-    """Spreads the bits of one unsigned 64-bit integer."""
-    x = (x ^ (x >> _S30)) * _FIRST
-    x = (x ^ (x >> _S27)) * _SECOND
-    return x ^ (x >> _S31)
-
-
-@compiled
 def stream(seed: int, purpose: int, first: int, second: int) -> np.uint64:
     """The key of one stream: a hash of seed, purpose and two counters, for instance user and visit."""
-    key = mix(np.uint64(seed) + _GOLDEN * np.uint64(purpose + 1))
-    key = mix(key + _GOLDEN * np.uint64(first + 1))
+    key = mix(np.uint64(seed) + GOLDEN * np.uint64(purpose + 1))
+    key = mix(key + GOLDEN * np.uint64(first + 1))
     return mix(key + _FIRST * np.uint64(second + 1))
 
 
 @compiled
 def draw(key: np.uint64, counter: int) -> np.uint64:
     """The counter-th 64 random bits of a stream."""
-    return mix(key + _GOLDEN * np.uint64(counter + 1))
+    return mix(key + GOLDEN * np.uint64(counter + 1))
 
 
 @compiled

@@ -1,0 +1,150 @@
+"""The families of preference pairs: one function each makes one kind of defect, and says how bad it is.
+
+Takes situations and keys for the draws, gives pairs. A slot that was not seen is never taken as refused. Knows no policy and no file.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from pagellm.data.preferences import kernels
+from pagellm.data.preferences.pairs import Family, Operator, Pairs, empty_pairs, join_pairs
+from pagellm.data.preferences.situations import Situations
+from pagellm.types import F32, I16, I32, I64
+
+_LARGEST_WEIGHT = 10.0  # of an inverse chance of being seen; clipping trades variance for bias (Ionides 2008)
+
+
+@dataclass
+class Made:
+    """What a kernel fills: one candidate pair a context."""
+
+    rejected: I32  # [context, slot]
+    chosen: I32  # [context, slot]
+    slot: I16  # [context] the engaged slot that the pair rests on, -1 where no pair could be made
+    severity: F32  # [context]
+    weight: F32  # [context]
+
+
+def relevance(s: Situations, key: np.ndarray) -> Pairs:
+    """Engaged items give way to others at the same places; one pair an operator. Severity: the share of the engagement that is lost.
+
+    An item of the target basket, of the history or of the page never stands in for another. `MATCHED` takes what the policy finds about
+    as good as the engaged item, so that the policy's own opinion does not tell the two pages apart.
+    """
+    context, slot = np.nonzero(s.gain > 0)
+    owner, engaged = context.astype(np.int64), s.items[context, slot]
+    parts = []
+    for operator in (Operator.POLICY, Operator.MATCHED, Operator.CHANNEL, Operator.FOREIGN):
+        made = _blank(s)
+        kernels.replace(
+            *_history(s), s.items, s.gain, s.look, s.pool, s.logits, key, int(operator), owner, engaged,
+            made.rejected, made.slot, made.severity,
+        )  # fmt: skip
+        parts.append(_pairs(s, made, Family.RELEVANCE, operator))
+    return join_pairs(parts)
+
+
+def ranking(s: Situations, key: np.ndarray) -> Pairs:
+    """Engaged items change places with seen ones of less engagement in less looked-at places.
+
+    Severity: the loss of sum(gain · look) over that of the best order of the same items.
+    """
+    made = _blank(s)
+    kernels.move_down(s.items, s.gain, s.seen, s.look, key, made.rejected, made.slot, made.severity)
+    return _pairs(s, made, Family.RANKING, Operator.DOWN)
+
+
+def diversity(s: Situations, key: np.ndarray, vectors: F32, titles: F32, alike: float) -> Pairs:
+    """Slots without engagement are filled with what is most like one engaged item, as relevant as the page and no near-duplicate.
+
+    Severity: the loss of intra-page diversity, 1 - mean cosine of the page's items. `vectors` and `titles` [item, dim] are of unit length;
+    a cosine of titles above `alike` is a near-duplicate, which is the business of redundancy.
+    """
+    made = _blank(s)
+    kernels.one_theme(
+        *_history(s), s.items, s.gain, s.pool, s.logits, vectors, titles, alike, key, made.rejected, made.slot, made.severity
+    )
+    return _pairs(s, made, Family.DIVERSITY, Operator.THEME)
+
+
+def redundancy(s: Situations, key: np.ndarray, near: I32) -> Pairs:
+    """Slots without engagement are filled with what the page or the user already has. Severity: the share of the page so filled.
+
+    `near` [item, any] lists each item's near-duplicates, NO_ITEM (-1) at the end.
+    """
+    parts = []
+    for operator in (Operator.NEAR_DUPLICATE, Operator.REPEAT, Operator.CONSUMED):
+        made = _blank(s)
+        kernels.refill(*_history(s), s.items, s.gain, near, key, int(operator), made.rejected, made.slot, made.severity)
+        parts.append(_pairs(s, made, Family.REDUNDANCY, operator))
+    return join_pairs(parts)
+
+
+def swaps(s: Situations, key: np.ndarray, most: int) -> Pairs:
+    """Two seen slots exchange their items; the page with the more engaging item in the better place is chosen. Up to `most` a context.
+
+    Weight: |difference in gain| · |difference in look| (LambdaRank's, Burges 2010). Severity: the same over the page's best sum.
+    """
+    parts = []
+    for number in range(most):
+        made = _blank(s)
+        kernels.exchange(
+            s.items, s.gain, s.seen, s.look, key, number, made.chosen, made.rejected, made.slot, made.severity, made.weight
+        )
+        parts.append(_pairs(s, made, Family.SWAP, Operator.EXCHANGE))
+    return _distinct(join_pairs(parts))
+
+
+def inverse_look(look: F32) -> F32:
+    """Inverse chances of being seen, clipped at ten: feedback from seldom seen places stands for what was not seen."""
+    return np.minimum(1 / np.maximum(look, 1e-6), _LARGEST_WEIGHT).astype(np.float32)
+
+
+def _blank(s: Situations) -> Made:
+    n = len(s)
+    return Made(s.items.copy(), s.items.copy(), np.full(n, -1, np.int16), np.zeros(n, np.float32), np.ones(n, np.float32))
+
+
+def _history(s: Situations) -> tuple[I32, I64, I64, I64]:
+    c = s.contexts
+    return c.log.item, c.start, c.stop, c.target_stop
+
+
+def _pairs(s: Situations, made: Made, family: Family, operator: Operator) -> Pairs:
+    """The pairs that could be made. Families of whole pages weigh by the inverse chance that the engaged slot's place is seen, on logged
+    pages; where pages were put together here, nothing was hidden."""
+    at = np.flatnonzero(made.slot >= 0)
+    if not len(at):
+        return empty_pairs()
+    slot = made.slot[at]
+    if family is not Family.SWAP:
+        made.weight[at] = np.where(s.page[at] >= 0, inverse_look(s.look[at, slot]), 1.0)
+    n = len(at)
+    return Pairs(
+        s.contexts.user[at],
+        s.contexts.time[at],
+        s.page[at],
+        made.chosen[at],
+        made.rejected[at],
+        s.row[at],
+        s.col[at],
+        np.full(n, family, np.int8),
+        np.full(n, operator, np.int8),
+        np.minimum(made.severity[at], 1.0),
+        made.weight[at],
+        s.items[at, slot],
+        s.event[at, slot],
+        s.gain[at, slot],
+    )
+
+
+def _distinct(pairs: Pairs) -> Pairs:
+    """Each pair once: two draws may exchange the same slots."""
+    if not len(pairs):
+        return pairs
+    rows = np.column_stack([pairs.user, pairs.time, pairs.page, pairs.chosen, pairs.rejected])
+    _, first = np.unique(rows, axis=0, return_index=True)
+    return pairs.take(np.sort(first))

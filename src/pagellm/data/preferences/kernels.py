@@ -1,0 +1,272 @@
+"""The compiled loops behind the families of pairs: each makes one candidate pair a context, in place.
+
+Arrays are those of `Situations`; `key` [context] and a stream number decide every draw. `slot` stays -1 where no pair can be made.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+from pagellm.data.counters import chance
+
+SEEN = 0.5
+"""Least chance of having been seen with which a slot without feedback counts as refused."""
+
+LEAST_DROP = 0.02
+"""Loss of diversity below which two pages count as equally diverse."""
+
+_MOST_REPLACED = 3  # slots that one redundancy pair fills with what the page or the user already has
+_STREAM = 1_000_003  # numbers that one operator may draw for one context
+
+
+@njit(cache=True)
+def _holds(row, item):  # type: ignore[no-untyped-def]
+    for other in row:  # noqa: SIM110 - `any` does not compile
+        if other == item:
+            return True
+    return False
+
+
+@njit(cache=True)
+def replace(  # type: ignore[no-untyped-def]
+    log_item, start, stop, target_stop, items, gain, look, pool, logits, key, operator, owner, engaged, rejected, slot, severity
+):
+    """Relevance: engaged items give way to stand-ins that `operator` picks. `owner`, `engaged` list what all contexts engaged with."""
+    stream = operator * _STREAM
+    for c in range(len(items)):
+        total, n = 0.0, 0
+        for s in range(items.shape[1]):
+            if gain[c, s] > 0:
+                total += gain[c, s] * look[c, s]
+                n += 1
+        if n == 0 or total <= 0:
+            continue
+        wanted = 1 + int(chance(key[c], stream) * n)  # of the engaged slots, at least one
+        lost, best, done, left = 0.0, -1, 0, n
+        for s in range(items.shape[1]):
+            if gain[c, s] <= 0:
+                continue
+            take = chance(key[c], stream + 1 + s) * left < wanted - done
+            left -= 1
+            if not take:
+                continue
+            j = _stand_in(log_item, start[c], stop[c], target_stop[c], rejected[c], items[c], s, pool[c], logits[c],
+                          key[c], stream + 1_000 * (s + 1), operator, c, owner, engaged)  # fmt: skip
+            if j < 0:
+                continue
+            done += 1
+            lost += gain[c, s] * look[c, s]
+            rejected[c, s] = j
+            if best < 0 or gain[c, s] > gain[c, best]:
+                best = s
+        if done:
+            slot[c], severity[c] = best, lost / total
+
+
+@njit(cache=True)
+def _stand_in(log_item, start, stop, target_stop, page, chosen, s, pool, logits, key, stream, operator, c, owner, engaged):  # type: ignore[no-untyped-def]
+    """The item that takes the place of an engaged one, -1 where there is none."""
+    if operator == 3:  # FOREIGN: what others engaged with
+        for attempt in range(20):
+            e = int(chance(key, stream + attempt) * len(owner))
+            j = engaged[e]
+            if owner[e] != c and not _holds(page, j) and not _holds(chosen, j) and not _holds(log_item[start:target_stop], j):
+                return j
+        return -1
+    own = 0.0
+    for a in range(len(pool)):
+        if pool[a] == chosen[s]:
+            own = logits[a]
+    best, found = -np.inf, -1
+    for a in range(len(pool)):
+        j = pool[a]
+        if j < 0 or _holds(page, j) or _holds(chosen, j) or _holds(log_item[stop:target_stop], j):
+            continue
+        u = chance(key, stream + a)
+        if operator == 0:  # POLICY: a draw of its softmax
+            worth = logits[a] - np.log(-np.log(u))
+        elif operator == 1:  # MATCHED: near in logit, with some luck
+            worth = -abs(logits[a] - own) * (0.5 + u) - 1e-6 * u
+        else:  # CHANNEL: any
+            worth = u
+        if worth > best:
+            best, found = worth, j
+    return found
+
+
+@njit(cache=True)
+def _best_sum(gain, look):  # type: ignore[no-untyped-def]
+    """Sum of gain · look with the most engaging items in the most looked-at places."""
+    return (np.sort(gain.astype(np.float64)) * np.sort(look.astype(np.float64))).sum()
+
+
+@njit(cache=True)
+def move_down(items, gain, seen, look, key, rejected, slot, severity):  # type: ignore[no-untyped-def]
+    """Ranking: engaged items change places with seen, less engaging ones in worse places."""
+    stream, width = 4 * _STREAM, items.shape[1]
+    for c in range(len(items)):
+        moved = gain[c].copy()
+        lost, first = 0.0, -1
+        for s in np.argsort(-gain[c] * look[c], kind="mergesort"):
+            if gain[c, s] <= 0 or moved[s] != gain[c, s]:
+                continue
+            if first >= 0 and chance(key[c], stream + s) < 0.5:
+                continue
+            best, found = -1.0, -1
+            for t in range(width):
+                lower = look[c, t] < look[c, s] and moved[t] < moved[s] and moved[t] == gain[c, t]
+                if items[c, t] >= 0 and seen[c, t] >= SEEN and lower and rejected[c, t] == items[c, t]:
+                    u = chance(key[c], stream + (s + 1) * 1_000 + t)
+                    if u > best:
+                        best, found = u, t
+            if found < 0:
+                continue
+            lost += (moved[s] - moved[found]) * (look[c, s] - look[c, found])
+            moved[s], moved[found] = moved[found], moved[s]
+            rejected[c, s], rejected[c, found] = rejected[c, found], rejected[c, s]
+            if first < 0:
+                first = s
+        if first >= 0 and lost > 0:
+            slot[c], severity[c] = first, lost / _best_sum(gain[c], look[c])
+
+
+@njit(cache=True)
+def exchange(items, gain, seen, look, key, number, chosen, rejected, slot, severity, weight):  # type: ignore[no-untyped-def]
+    """Swaps: the `number`-th drawn pair of slots whose gains and looks differ."""
+    stream, width = (9 + number) * _STREAM, items.shape[1]
+    for c in range(len(items)):
+        best, better, worse = -1.0, -1, -1
+        for i in range(width):
+            for j in range(width):
+                if gain[c, i] > gain[c, j] and items[c, j] >= 0 and seen[c, j] >= SEEN and look[c, i] != look[c, j]:
+                    u = chance(key[c], stream + i * width + j)
+                    if u > best:
+                        best, better, worse = u, i, j
+        if better < 0:
+            continue
+        size = (gain[c, better] - gain[c, worse]) * abs(look[c, better] - look[c, worse])
+        if look[c, better] > look[c, worse]:
+            rejected[c, better], rejected[c, worse] = items[c, worse], items[c, better]
+        else:
+            chosen[c, better], chosen[c, worse] = items[c, worse], items[c, better]
+        slot[c], severity[c], weight[c] = better, size / _best_sum(gain[c], look[c]), size
+
+
+@njit(cache=True)
+def _likeness(page, vectors):  # type: ignore[no-untyped-def]
+    """Mean cosine of the page's items, by the square of their sum."""
+    total, n = np.zeros(vectors.shape[1]), 0
+    squares = 0.0
+    for j in page:
+        if j >= 0:
+            total += vectors[j]
+            squares += (vectors[j] ** 2).sum()
+            n += 1
+    return ((total**2).sum() - squares) / (n * (n - 1)) if n > 1 else 0.0
+
+
+@njit(cache=True)
+def one_theme(  # type: ignore[no-untyped-def]
+    log_item, start, stop, target_stop, items, gain, pool, logits, vectors, titles, alike, key, rejected, slot, severity
+):
+    """Diversity: slots without engagement take what is most like an engaged item, at least as relevant as the page's least item."""
+    stream, width = 5 * _STREAM, items.shape[1]
+    for c in range(len(items)):
+        anchor, best, free, size = -1, -1.0, 0, 0
+        for s in range(width):
+            size += items[c, s] >= 0
+            free += items[c, s] >= 0 and gain[c, s] == 0
+            u = chance(key[c], stream + s)
+            if gain[c, s] > 0 and u > best:
+                best, anchor = u, s
+        if anchor < 0 or free < 2:
+            continue
+        floor = np.inf  # as relevant as the page: no less than the least of its items that is among the candidates
+        for a in range(pool.shape[1]):
+            if pool[c, a] >= 0 and logits[c, a] < floor and _holds(items[c], pool[c, a]):
+                floor = logits[c, a]
+        if floor == np.inf:
+            floor = -np.inf
+        worth = np.full(pool.shape[1], -np.inf)
+        for a in range(pool.shape[1]):
+            j = pool[c, a]
+            if j < 0 or logits[c, a] < floor or _holds(items[c], j) or _holds(log_item[stop[c] : target_stop[c]], j):
+                continue
+            closest = -1.0  # to anything of the page: a near-duplicate would be another defect
+            for t in range(width):
+                if items[c, t] >= 0:
+                    closest = max(closest, float((titles[j] * titles[items[c, t]]).sum()))
+            if closest <= alike:
+                worth[a] = (vectors[j] * vectors[items[c, anchor]]).sum()
+        order = np.argsort(-worth, kind="mergesort")
+        wanted = 2 + int(chance(key[c], stream + width) * (free - 1))
+        filled, at = 0, 0
+        for s in range(width):
+            if items[c, s] < 0 or gain[c, s] > 0 or filled == wanted:
+                continue
+            while at < len(order) and worth[order[at]] > -np.inf:
+                j = pool[c, order[at]]
+                at += 1
+                twin = False  # of what was filled in before
+                for t in range(s):
+                    if rejected[c, t] != items[c, t] and (titles[j] * titles[rejected[c, t]]).sum() > alike:
+                        twin = True
+                if not twin:
+                    rejected[c, s] = j
+                    filled += 1
+                    break
+        drop = _likeness(rejected[c], vectors) - _likeness(items[c], vectors)
+        if filled and drop >= LEAST_DROP:
+            slot[c], severity[c] = anchor, drop
+
+
+@njit(cache=True)
+def refill(log_item, start, stop, target_stop, items, gain, near, key, operator, rejected, slot, severity):  # type: ignore[no-untyped-def]
+    """Redundancy: slots without engagement take near-duplicates, repeats or items of the history, as `operator` says."""
+    stream, width = operator * _STREAM, items.shape[1]
+    for c in range(len(items)):
+        anchor, free, size = -1, 0, 0
+        for s in range(width):
+            size += items[c, s] >= 0
+            free += items[c, s] >= 0 and gain[c, s] == 0
+            if gain[c, s] > 0 and (anchor < 0 or gain[c, s] > gain[c, anchor]):
+                anchor = s
+        if anchor < 0 or free < 1:
+            continue
+        wanted = 1 + int(chance(key[c], stream) * min(_MOST_REPLACED, free))
+        filled, left = 0, free
+        for s in range(width):
+            if items[c, s] < 0 or gain[c, s] > 0 or filled == wanted:
+                continue
+            take = chance(key[c], stream + 1 + s) * left < wanted - filled
+            left -= 1
+            if not take:
+                continue
+            j = -1
+            for attempt in range(10):
+                u, v = (
+                    chance(key[c], stream + 1_000 * (s + 1) + 2 * attempt),
+                    chance(key[c], stream + 1_000 * (s + 1) + 2 * attempt + 1),
+                )
+                if operator == 8:  # CONSUMED
+                    if stop[c] > start[c]:
+                        j = log_item[start[c] + int(u * (stop[c] - start[c]))]
+                else:
+                    t = int(u * width)
+                    if t == s or items[c, t] < 0 or rejected[c, t] != items[c, t]:
+                        continue
+                    j = items[c, t]
+                    if operator == 6:  # NEAR_DUPLICATE
+                        n = 0
+                        while n < near.shape[1] and near[items[c, t], n] >= 0:
+                            n += 1
+                        j = near[items[c, t], int(v * n)] if n else -1
+                if j >= 0 and (operator == 7 or not _holds(rejected[c], j)) and not _holds(log_item[stop[c] : target_stop[c]], j):
+                    break
+                j = -1 if operator != 7 else j
+            if j >= 0:
+                rejected[c, s] = j
+                filled += 1
+        if filled:
+            slot[c], severity[c] = anchor, filled / size

@@ -1,0 +1,90 @@
+"""Mining: all families of pairs of a log's situations, a chunk at a time, with caps and counts of what happened.
+
+Takes a source of situations, gives pairs and a report. Knows no policy: its candidates and logits come in with the situations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from pagellm.catalog import Catalog
+from pagellm.config import PairConfig
+from pagellm.data.content import near_duplicates, title_vectors
+from pagellm.data.preferences.families import diversity, ranking, redundancy, relevance, swaps
+from pagellm.data.preferences.pairs import Family, Operator, Pairs, capped, effective_size, join_pairs
+from pagellm.data.preferences.situations import Situations, keys_of
+from pagellm.types import F32, I32
+
+
+@dataclass
+class MiningReport:
+    """What was mined, for people and for the report page."""
+
+    situations: int = 0  # pages looked at
+    engaged: int = 0  # of them with an engaged slot: the others bring no pair
+    found: int = 0  # pairs before caps
+    over_cap: int = 0  # pairs that one user or item had too many of
+    families: dict[str, int] = field(default_factory=dict)  # pairs kept
+    operators: dict[str, int] = field(default_factory=dict)
+    effective: dict[str, float] = field(default_factory=dict)  # effective sample size of the kept pairs' weights
+    examination: str = ""  # where the weights come from, in words
+
+
+@dataclass(frozen=True)
+class Likeness:
+    """How alike the catalog's items are."""
+
+    vectors: F32  # [item, dim] of unit length, from all text
+    titles: F32  # [item, dim] of unit length, from titles
+    near: I32  # [item, any] near-duplicates of each item, NO_ITEM at the end
+
+
+def likeness_of(catalog: Catalog, vectors: F32, config: PairConfig) -> Likeness:
+    """Near-duplicates are of one group, or have titles with a cosine above `config.alike`."""
+    titles = title_vectors(catalog)
+    groups = catalog.codes("group_id")[0] if catalog.has("group_id") else None
+    every = np.arange(len(catalog), dtype=np.int32)
+    return Likeness(vectors, titles, near_duplicates(titles, every, groups, config.alike, config.near))
+
+
+def mine(
+    situations: Iterable[Situations], likeness: Likeness, config: PairConfig, seed: int, examination: str = ""
+) -> tuple[Pairs, MiningReport]:
+    """Pairs of all families.
+
+    A pair depends on its context, its page and the seed alone, not on how situations are cut into chunks; which pairs the caps leave
+    depends on all that was found.
+    """
+    report = MiningReport(examination=examination)
+    parts = []
+    for chunk in situations:
+        report.situations += len(chunk)
+        useful = chunk.take(np.flatnonzero((chunk.gain > 0).any(1)))
+        report.engaged += len(useful)
+        if len(useful):
+            parts.append(mine_chunk(useful, likeness, config, seed))
+    found = join_pairs(parts)
+    kept = found.take(np.flatnonzero(capped(found, config.per_user, config.per_item, seed)))
+    report.found, report.over_cap = len(found), len(found) - len(kept)
+    for family in Family:
+        some = kept.of(family)
+        report.families[family.name.lower()] = len(some)
+        report.effective[family.name.lower()] = effective_size(some.weight)
+    report.operators = {o.name.lower(): int((kept.operator == o).sum()) for o in Operator}
+    return kept, report
+
+
+def mine_chunk(s: Situations, likeness: Likeness, config: PairConfig, seed: int) -> Pairs:
+    """All pairs of these situations, before caps."""
+    key = keys_of(s, seed)
+    families = (
+        relevance(s, key),
+        ranking(s, key),
+        diversity(s, key, likeness.vectors, likeness.titles, config.alike),
+        redundancy(s, key, likeness.near),
+        swaps(s, key, config.swaps),
+    )
+    return join_pairs([part for part in families if len(part)])

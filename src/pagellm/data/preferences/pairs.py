@@ -1,0 +1,305 @@
+"""What a preference pair is, how many one user or item may bring, and pairs as a file.
+
+A pair holds no text and no prompt: who asked, when, two pages as catalog indexes, and why one is better. Knows neither how pairs are
+made nor who learns from them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, fields
+from enum import IntEnum
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from pagellm.catalog import Catalog
+from pagellm.errors import DataError
+from pagellm.types import F32, I8, I16, I32, I64, NO_ITEM, Bool, Contexts, Event
+
+
+class Family(IntEnum):
+    """Which defect the rejected page has. The first four compare whole pages, a swap two slots of one page."""
+
+    RELEVANCE = 0
+    RANKING = 1
+    DIVERSITY = 2
+    REDUNDANCY = 3
+    SWAP = 4
+
+
+class Operator(IntEnum):
+    """What made the rejected page out of the chosen one."""
+
+    POLICY = 0  # relevance: an engaged item gave way to one that the policy itself would show
+    MATCHED = 1  # relevance: to one that the policy finds about as good as the engaged one
+    CHANNEL = 2  # relevance: to any candidate of any channel
+    FOREIGN = 3  # relevance: to what another user engaged with
+    DOWN = 4  # ranking: engaged items changed places with worse ones further down
+    THEME = 5  # diversity: other slots filled with items of one theme
+    NEAR_DUPLICATE = 6  # redundancy: a slot filled with a near-duplicate of another slot's item
+    REPEAT = 7  # redundancy: with the very item of another slot
+    CONSUMED = 8  # redundancy: with an item of the user's own history
+    EXCHANGE = 9  # swap: two slots exchanged their items
+
+
+@dataclass(frozen=True, slots=True)
+class Pairs:
+    """Preference pairs. Pages are padded with NO_ITEM to the widest; chosen and rejected share their places."""
+
+    user: I32  # [pair] index into the log's `user_ids`
+    time: I64  # [pair] unix seconds; a context knows what is strictly older
+    page: I64  # [pair] index of the logged page, -1 where the log has no pages
+    chosen: I32  # [pair, slot] catalog indexes in reading order
+    rejected: I32  # [pair, slot]
+    row: I16  # [pair, slot] row on the page, from 0
+    col: I16  # [pair, slot] column in the row, from 0
+    family: I8  # [pair] code of `Family`
+    operator: I8  # [pair] code of `Operator`
+    severity: F32  # [pair] in (0, 1]: how bad the defect is, as the family measures it
+    weight: F32  # [pair] how much the pair counts: inverse chance that its feedback was seen, clipped; of swaps |gain| · |examination|
+    item: I32  # [pair] the engaged item that the pair rests on
+    event: I8  # [pair] code of the `Event` behind it
+    gain: F32  # [pair] engagement behind it
+
+    def __len__(self) -> int:
+        return len(self.user)
+
+    def take(self, places: np.ndarray) -> Pairs:
+        """The pairs at these places, in this order."""
+        return Pairs(*(getattr(self, f.name)[places] for f in fields(self)))
+
+    def of(self, family: Family) -> Pairs:
+        """The pairs of one family."""
+        return self.take(np.flatnonzero(self.family == family))
+
+
+def join_pairs(parts: Sequence[Pairs]) -> Pairs:
+    """All pairs in one record, pages padded to the widest."""
+    if not parts:
+        return empty_pairs()
+    width = max(part.chosen.shape[1] for part in parts)
+    columns = []
+    for field in fields(Pairs):
+        arrays = [getattr(part, field.name) for part in parts]
+        if arrays[0].ndim == 2:
+            arrays = [np.pad(a, ((0, 0), (0, width - a.shape[1])), constant_values=NO_ITEM) for a in arrays]
+        columns.append(np.concatenate(arrays))
+    return Pairs(*columns)
+
+
+def empty_pairs() -> Pairs:
+    """No pairs."""
+    one, page = np.empty(0, np.int64), np.empty((0, 1), np.int32)
+    narrow, wide, small = one.astype(np.int8), one.astype(np.float32), page.astype(np.int16)
+    return Pairs(
+        one.astype(np.int32),
+        one,
+        one,
+        page,
+        page,
+        small,
+        small,
+        narrow,
+        narrow,
+        wide,
+        wide,
+        one.astype(np.int32),
+        narrow,
+        wide,
+    )
+
+
+def capped(pairs: Pairs, per_user: int, per_item: int, seed: int) -> Bool:
+    """[pair] True for those that stay when no user and no engaged item may bring more pairs of a family than these numbers.
+
+    Whoever writes a thousand false events gets no more say than a regular. Which of the pairs stay is drawn, not the order of the log.
+    """
+    order = np.random.default_rng(seed).permutation(len(pairs))
+    family = pairs.family[order].astype(np.int64)
+    stay = _among_first(family << 32 | pairs.user[order], per_user)
+    kept = order[stay]
+    family = pairs.family[kept].astype(np.int64)
+    out = np.zeros(len(pairs), bool)
+    out[kept[_among_first(family << 32 | pairs.item[kept], per_item)]] = True
+    return out
+
+
+def effective_size(weight: F32) -> float:
+    """How many equal pairs would say as much: (sum of weights)^2 / sum of squares (Kish 1965)."""
+    squares = float((weight.astype(np.float64) ** 2).sum())
+    return float(weight.astype(np.float64).sum()) ** 2 / squares if squares else 0.0
+
+
+def write_pairs(
+    path: Path,
+    pairs: Pairs,
+    catalog: Catalog,
+    user_ids: np.ndarray,
+    page_ids: np.ndarray | None = None,
+    notes: dict[str, str] | None = None,
+) -> None:
+    """Parquet with ids in the place of indexes, one row a pair: readable without the run, and by any tool.
+
+    `notes` go into the file's metadata. The file appears whole or not at all.
+    """
+    ids = catalog.item_ids
+    frame = pl.DataFrame(
+        {
+            "user_id": user_ids[pairs.user].tolist(),
+            "time": pairs.time,
+            "page_id": [None if page_ids is None or p < 0 else str(page_ids[p]) for p in pairs.page],
+            "family": [Family(f).name.lower() for f in pairs.family],
+            "operator": [Operator(o).name.lower() for o in pairs.operator],
+            "chosen": [_ids(page, ids) for page in pairs.chosen],
+            "rejected": [_ids(page, ids) for page in pairs.rejected],
+            "row": [row[page != NO_ITEM].tolist() for row, page in zip(pairs.row, pairs.chosen, strict=True)],
+            "col": [col[page != NO_ITEM].tolist() for col, page in zip(pairs.col, pairs.chosen, strict=True)],
+            "severity": pairs.severity,
+            "weight": pairs.weight,
+            "item_id": _ids(pairs.item, ids),
+            "event": [Event(e).name.lower() for e in pairs.event],
+            "gain": pairs.gain,
+        },
+        schema_overrides=dict.fromkeys(("user_id", "page_id", "family", "operator", "item_id", "event"), pl.String)
+        | dict.fromkeys(("chosen", "rejected"), pl.List(pl.String))
+        | dict.fromkeys(("row", "col"), pl.List(pl.Int16)),
+    )
+    aside = path.with_name(f".{path.name}.part")
+    frame.write_parquet(aside, compression="zstd", metadata={f"pagellm.{key}": value for key, value in (notes or {}).items()})
+    aside.replace(path)
+
+
+def read_pairs(path: Path, catalog: Catalog, user_ids: np.ndarray, page_ids: np.ndarray | None = None) -> Pairs:
+    """The pairs of a file, on this catalog, these users and these logged pages.
+
+    Raises DataError where the file is no table of pairs, or names items, users or pages that are not there.
+    """
+    frame = pairs_frame(path)
+    users = _find(frame["user_id"], user_ids, "User", path)
+    logged = frame["page_id"].is_not_null().to_numpy()
+    pages = np.full(len(frame), -1, np.int64)
+    pages[logged] = _find(frame["page_id"].drop_nulls(), () if page_ids is None else page_ids, "Page", path)
+    lengths = frame["chosen"].list.len().to_numpy().astype(np.int64)
+    width = max(int(lengths.max(initial=1)), 1)
+
+    def filled(column: str, kind: type) -> np.ndarray:
+        out: np.ndarray = np.full((len(frame), width), NO_ITEM, kind)
+        flat = frame[column].explode(empty_as_null=False).to_list() if len(frame) else []
+        values = catalog.indexes(flat) if column in ("chosen", "rejected") else np.array(flat, kind)
+        out[np.arange(width) < lengths[:, None]] = values
+        return out
+
+    return Pairs(
+        users.astype(np.int32),
+        frame["time"].to_numpy().astype(np.int64),
+        pages,
+        filled("chosen", np.int32),
+        filled("rejected", np.int32),
+        filled("row", np.int16),
+        filled("col", np.int16),
+        np.array([Family[f.upper()] for f in frame["family"]], np.int8),
+        np.array([Operator[o.upper()] for o in frame["operator"]], np.int8),
+        frame["severity"].to_numpy().astype(np.float32),
+        frame["weight"].to_numpy().astype(np.float32),
+        catalog.indexes(frame["item_id"].to_list()),
+        np.array([Event[e.upper()] for e in frame["event"]], np.int8),
+        frame["gain"].to_numpy().astype(np.float32),
+    )
+
+
+COLUMNS = (
+    "user_id",
+    "time",
+    "page_id",
+    "family",
+    "operator",
+    "chosen",
+    "rejected",
+    "row",
+    "col",
+    "severity",
+    "weight",
+    "item_id",
+    "event",
+    "gain",
+)
+
+
+def pairs_frame(path: Path) -> pl.DataFrame:
+    """The table of a pairs file, checked for its columns and for pages of equal length. Raises DataError."""
+    try:
+        frame = pl.read_parquet(path)
+    except (pl.exceptions.PolarsError, OSError) as problem:
+        raise DataError(f"The file {path} cannot be read as Parquet ({problem}). Make it with: pagellm pairs mine") from problem
+    lacking = [name for name in COLUMNS if name not in frame.columns]
+    if lacking:
+        raise DataError(f"The file {path} has no column {lacking[0]!r}, so it holds no pairs. Make it with: pagellm pairs mine")
+    known = {"family": [f.name.lower() for f in Family], "operator": [o.name.lower() for o in Operator]}
+    for name, values in known.items():
+        strange = frame.filter(~pl.col(name).is_in(values))
+        if len(strange):
+            raise DataError(f"The file {path} names {name} {strange[name][0]!r}. Known are: {', '.join(values)}.")
+    uneven = frame.filter(
+        pl.any_horizontal(pl.col(c).list.len() != pl.col("chosen").list.len() for c in ("rejected", "row", "col"))
+    )
+    if len(uneven):
+        raise DataError(f"In {path} {len(uneven):,} pairs have pages of unequal length. Mine the pairs again.")
+    return frame
+
+
+def pairs_notes(path: Path) -> dict[str, str]:
+    """What `write_pairs` noted in a file's metadata."""
+    try:
+        found = pl.read_parquet_metadata(path)
+    except (pl.exceptions.PolarsError, OSError) as problem:
+        raise DataError(f"The file {path} cannot be read as Parquet ({problem}). Make it with: pagellm pairs mine") from problem
+    return {key.removeprefix("pagellm."): value for key, value in found.items() if key.startswith("pagellm.")}
+
+
+def preference_rows(pairs: Pairs, contexts: Contexts, catalog: Catalog, newest: int = 20) -> Iterator[dict[str, Any]]:
+    """The pairs in the form that preference trainers read: prompt, chosen, rejected, margin (TRL's "explicit prompt" form).
+
+    `contexts` are those of the pairs, one each; the prompt tells the titles of their `newest` last items. Titles are cleaned as everywhere
+    and stand one a line: text like any other, never an instruction to whoever reads it as one.
+    """
+    titles = catalog.titles
+
+    def listed(items: I32) -> str:
+        return "".join(f"- {titles[item]}\n" for item in items if item != NO_ITEM)
+
+    for place in range(len(pairs)):
+        yield {
+            "prompt": f"History:\n{listed(contexts.history(place)[-newest:])}Page:\n",
+            "chosen": listed(pairs.chosen[place]),
+            "rejected": listed(pairs.rejected[place]),
+            "margin": float(pairs.severity[place]),
+        }
+
+
+def _find(names: pl.Series, known: Iterable[object], kind: str, path: Path) -> I64:
+    """[name] places of the names among the known ones. Raises DataError for one that is not there."""
+    places = {str(name): place for place, name in enumerate(known)}
+    found = [places.get(name, -1) for name in names.to_list()]
+    if -1 in found:
+        raise DataError(
+            f"{kind} {str(names[found.index(-1)])[:60]!r} of {path} is not in the log. Mine the pairs from this log again."
+        )
+    return np.array(found, np.int64)
+
+
+def _ids(items: I32, ids: np.ndarray) -> list[str]:
+    return [str(i) for i in ids[items[items != NO_ITEM]]]
+
+
+def _among_first(key: I64, most: int) -> Bool:
+    """[event] whether fewer than `most` events of the same key stand before it."""
+    order = np.argsort(key, kind="stable")
+    ranked = key[order]
+    first = np.concatenate(([True], ranked[1:] != ranked[:-1])) if len(key) else np.empty(0, bool)
+    begin = np.maximum.accumulate(np.where(first, np.arange(len(key)), 0)) if len(key) else np.empty(0, np.int64)
+    out = np.empty(len(key), bool)
+    out[order] = np.arange(len(key)) - begin < most
+    return out

@@ -1,0 +1,188 @@
+"""What pairs are made from: contexts, each with a page, the feedback on it, and candidates that might have stood there.
+
+Takes contexts of a log, or its logged pages; a caller with a policy brings its candidates and their logits. Knows no family of pairs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+
+import numpy as np
+from numba import njit
+
+from pagellm.data.contexts import contexts_at
+from pagellm.data.counters import chance
+from pagellm.data.evidence import NAMES, Evidence
+from pagellm.data.examination import Examination
+from pagellm.types import F32, I8, I16, I32, I64, NO_ITEM, Contexts, Event, Impressions, Interactions
+
+GAINS: Mapping[Event, float] = {
+    Event.VIEW_ITEM: 0.5,
+    Event.SELECT_ITEM: 1.0,
+    Event.INTERACTION: 1.0,
+    Event.RATE: 1.0,
+    Event.ADD_TO_CART: 2.0,
+    Event.PURCHASE: 4.0,
+}
+"""Engagement of one event of a kind; kinds that are missing have none. Of several events on one slot the strongest counts."""
+
+
+@dataclass(frozen=True)
+class Situations:
+    """Pages with feedback. Arrays over [context, slot] are padded with NO_ITEM (-1) and 0 to the widest page."""
+
+    contexts: Contexts
+    page: I64  # [context] index of the logged page, -1 where the page was put together here
+    items: I32  # [context, slot]
+    gain: F32  # [context, slot] engagement, 0 for none
+    event: I8  # [context, slot] code of the strongest event, 0 for none
+    seen: F32  # [context, slot] chance that the user saw the slot; 1 where known, 0 where known not to
+    look: F32  # [context, slot] chance that a slot at this place is seen at all: what a place is worth
+    row: I16  # [context, slot]
+    col: I16  # [context, slot]
+    pool: I32  # [context, candidate]
+    logits: F32  # [context, candidate] what the policy thinks of each; equal where there is none
+
+    def __len__(self) -> int:
+        return len(self.page)
+
+    def take(self, places: np.ndarray) -> Situations:
+        """The situations at these places."""
+        rest = (getattr(self, f.name)[places] for f in fields(self) if f.name != "contexts")
+        return Situations(self.contexts.take(places), *rest)
+
+
+def from_baskets(contexts: Contexts, pool: I32, logits: F32, slots: int, seed: int) -> Situations:
+    """Pages for contexts with a target, as a review-type log has them: nobody knows what was shown.
+
+    A page of `slots` in one row holds up to half its slots of target items that are among the candidates, at drawn places, between items
+    that the policy itself would draw there (Gumbel top-k, Kool et al. 2019). Engaged and other items come from one pool, or the pair would
+    only tell what a pool is like. A context without a target in its pool has no engaged slot.
+    """
+    log = contexts.log
+    items = np.full((len(contexts), slots), NO_ITEM, np.int32)
+    source = np.full((len(contexts), slots), -1, np.int64)
+    key = _keys(contexts, np.full(len(contexts), -1, np.int64), seed)
+    _fill_pages(log.item, contexts.stop, contexts.target_stop, pool, logits, key, items, source)
+    value = event_gain(log)
+    engaged = source >= 0
+    at = np.maximum(source, 0)
+    real = items != NO_ITEM
+    look = np.broadcast_to((1 / np.log2(np.arange(slots) + 2)).astype(np.float32), items.shape)
+    return Situations(
+        contexts,
+        np.full(len(contexts), -1, np.int64),
+        items,
+        np.where(engaged, value[at], 0).astype(np.float32),
+        np.where(engaged, log.event[at], 0).astype(np.int8),
+        real.astype(np.float32),
+        np.where(real, look, 0).astype(np.float32),
+        np.zeros(items.shape, np.int16),
+        np.broadcast_to(np.arange(slots, dtype=np.int16), items.shape).copy(),
+        pool,
+        logits,
+    )
+
+
+def event_gain(log: Interactions) -> F32:
+    """[event] engagement: that of its kind, times the rating over 5 where there is one."""
+    table = np.array([GAINS.get(kind, 0.0) for kind in Event], np.float32)
+    rated = np.where(np.isnan(log.rating), 1.0, np.clip(log.rating / 5, 0, 1))
+    return np.asarray(table[log.event] * rated, np.float32)
+
+
+def logged_contexts(shown: Impressions, log: Interactions, pages: I64) -> Contexts:
+    """The contexts in which these logged pages were shown."""
+    return contexts_at(log, shown.user[pages], shown.time[pages])
+
+
+def from_pages(
+    shown: Impressions, contexts: Contexts, pages: I64, pool: I32, logits: F32, examination: Examination
+) -> Situations:
+    """Logged pages with the feedback on them. A clicked slot was seen; others as far as `viewed` tells, else by their place."""
+    sizes = np.diff(shown.offsets)[pages]
+    width = max(int(sizes.max(initial=1)), 1)
+    inside = np.arange(width) < sizes[:, None]
+    slot = np.where(inside, shown.offsets[pages][:, None] + np.arange(width), 0)
+    marks = ((shown.purchased, Event.PURCHASE), (shown.carted, Event.ADD_TO_CART), (shown.clicked, Event.SELECT_ITEM))
+    event = np.zeros(len(shown.item), np.int8)
+    for marked, kind in reversed(marks):
+        event[marked] = kind
+    gain = np.array([GAINS.get(kind, 0.0) if kind else 0.0 for kind in Event], np.float32)[event]
+    look = examination.of(shown.row, shown.col).astype(np.float32)
+    seen = np.where(event > 0, 1.0, np.where(shown.viewed == 1, 1.0, np.where(shown.viewed == 0, 0.0, look))).astype(np.float32)
+    padded = [np.where(inside, column[slot], 0) for column in (gain, event, seen, look, shown.row, shown.col)]
+    gain_of, event_of, seen_of, look_of, row, col = padded
+    items = np.where(inside, shown.item[slot], NO_ITEM).astype(np.int32)
+    return Situations(
+        contexts,
+        pages,
+        items,
+        gain_of.astype(np.float32),
+        event_of.astype(np.int8),
+        seen_of.astype(np.float32),
+        look_of.astype(np.float32),
+        row.astype(np.int16),
+        col.astype(np.int16),
+        pool,
+        logits,
+    )
+
+
+def channel_logits(evidence: Evidence, contexts: Contexts, pool: I32) -> F32:
+    """What to think of candidates where there is no policy: log(1 + 1000 · co-occurrence) + log(1 + taken in 30 days); -inf for padding."""
+    features = evidence.features(contexts, pool)
+    logits = features[:, :, NAMES.index("pairs_cosine")] + features[:, :, NAMES.index("taken_30d")]
+    return np.where(pool == NO_ITEM, -np.inf, logits).astype(np.float32)
+
+
+def keys_of(situations: Situations, seed: int) -> np.ndarray:
+    """[context] numbers that all draws of a context follow from: the same whatever else is mined with it."""
+    return _keys(situations.contexts, situations.page, seed)
+
+
+def _keys(contexts: Contexts, page: I64, seed: int) -> np.ndarray:
+    mixed = contexts.time * 1_000_003 + contexts.user.astype(np.int64) * 8_191 + page * 131 + seed * 2_654_435_761
+    return mixed.astype(np.uint64)
+
+
+@njit(cache=True)
+def _fill_pages(item, stop, target_stop, pool, logits, key, items, source):  # type: ignore[no-untyped-def]
+    slots = items.shape[1]
+    for c in range(len(stop)):
+        width = pool.shape[1]
+        worth = np.full(width, -np.inf)
+        wanted = np.full(width, -1, np.int64)  # [candidate] the event of the target basket that holds it
+        n_wanted, room = 0, 0
+        for a in range(width):
+            if pool[c, a] < 0:
+                continue
+            room += 1
+            for e in range(stop[c], target_stop[c]):
+                if item[e] == pool[c, a]:
+                    wanted[a] = e
+            n_wanted += wanted[a] >= 0
+            worth[a] = logits[c, a] - np.log(-np.log(chance(key[c], a)))
+        size = min(slots, room)
+        engaged = min(n_wanted, max(size // 2, 1))
+        order = np.argsort(-worth)
+        place = np.argsort(np.array([chance(key[c], width + s) for s in range(size)]))  # [slot] drawn order of the places
+        taken, filled = 0, engaged
+        for a in order:
+            if worth[a] == -np.inf:
+                break
+            if wanted[a] >= 0 and taken < engaged:
+                items[c, place[taken]], source[c, place[taken]] = pool[c, a], wanted[a]
+                taken += 1
+            elif wanted[a] < 0 and filled < size:
+                items[c, place[filled]] = pool[c, a]
+                filled += 1
+        if filled < size:  # nothing but targets is left: the page ends early, without gaps
+            n = 0
+            for s in range(slots):
+                if items[c, s] >= 0:
+                    items[c, n], source[c, n] = items[c, s], source[c, s]
+                    n += 1
+            for s in range(n, slots):
+                items[c, s], source[c, s] = -1, -1

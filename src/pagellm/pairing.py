@@ -1,0 +1,149 @@
+"""Pairs from a shop or a run, and back from their file: what `pagellm pairs` does, without the command line.
+
+Takes folders and files, gives pairs. Knows no terminal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pagellm.catalog import Catalog
+from pagellm.config import resolve
+from pagellm.data.content import content_vectors
+from pagellm.data.contexts import ALWAYS, contexts_at, cut_time
+from pagellm.data.preferences.mining import MiningReport, likeness_of, mine
+from pagellm.data.preferences.pairs import Family, Pairs, pairs_notes, preference_rows, read_pairs, write_pairs
+from pagellm.data.readers import read_log
+from pagellm.errors import DataError, UsageError
+from pagellm.models.run import load_run, make_evidence, make_run_split
+from pagellm.pipeline import set_threads
+from pagellm.training.pair_sources import PairSource, channel_candidates, policy_candidates, situations
+from pagellm.types import F32, I64, Impressions, Interactions
+
+
+@dataclass(frozen=True)
+class Window:
+    """Shares of the log's events between which feedback is mined; None for what is usual."""
+
+    first: float | None = None
+    last: float | None = None
+
+    def shares(self, learned: float) -> tuple[float, float]:
+        """(first, last). Without a policy .7 to .8, with one the tenth that follows what it has learned from.
+
+        Raises UsageError for a window that is empty, or in which the policy already knows the answers.
+        """
+        first = self.first if self.first is not None else learned or 0.7
+        last = self.last if self.last is not None else min(first + 0.1, 1.0)
+        if not 0 <= first < last <= 1:
+            raise UsageError(
+                f"The window must satisfy 0 <= from < to <= 1. Got {first:g} and {last:g}. Name another --from or --to; a run that has "
+                "learned from all of its log leaves nothing to mine."
+            )
+        if first < learned:
+            raise UsageError(
+                f"The run's policy has learned from the first {learned:.0%} of the events, so it knows the answers of a window that "
+                f"begins at {first:.0%}. Begin at {learned:g}, or train a run that stops earlier, for instance with "
+                f"--set split.valid_at={first * 7 / 8:.2f} --set split.test_at={first:g}"
+            )
+        return first, last
+
+
+@dataclass(frozen=True)
+class Shop:
+    """What mining takes from a data folder or a run."""
+
+    catalog: Catalog
+    log: Interactions
+    impressions: Impressions | None
+    content: F32  # [item, dim]
+    candidates: Callable[..., Any]
+    learned: float  # share of the events that the policy has learned from, 0 without one
+
+
+def open_shop(source: Path) -> Shop:
+    """A run with its policy, or a data folder with its channels."""
+    if (source / "config.json").exists():
+        run = load_run(source)
+        set_threads(run.config)
+        learned = 1.0 if run.config.sft.refresh == "end" else run.config.split.test_at
+        return Shop(run.catalog, run.split.log, run.impressions, run.content, policy_candidates(run), learned)
+    data, config = read_log(source), resolve("small")
+    set_threads(config)
+    content = content_vectors(data.catalog, config.candidates.content_dims)
+    split = make_run_split(data.interactions, len(data.catalog), config)
+    candidates = channel_candidates(make_evidence(data.catalog, split, content, config), data.catalog, config)
+    return Shop(data.catalog, data.interactions, data.impressions, content, candidates, 0.0)
+
+
+def mine_pairs(
+    source: Path, out: Path, settings: Sequence[str], window: Window, seed: int, tell: Callable[[str], None] = print
+) -> MiningReport:
+    """Mines preference pairs from a run or a data folder into a Parquet file.
+
+    With a run the policy itself brings the hard negatives, so the window must lie after all that the policy has learned from.
+    Raises UsageError for a window that cannot be, DataError where it holds nothing to mine.
+    """
+    config = resolve("small", settings).pairs
+    shop = open_shop(source)
+    first, last = window.shares(shop.learned)
+    begin, end = cut_time(shop.log, first), cut_time(shop.log, last) if last < 1 else ALWAYS
+    tell(f"Mining feedback between {first:.0%} and {last:.0%} of the events")
+    if last > 0.9:
+        tell("These events are the test part of the default split: whoever learns from their pairs cannot be judged on it.")
+    chunks, why = situations(PairSource(shop.log, shop.impressions, shop.candidates, begin, end), config.slots, seed)
+    pairs, report = mine(chunks, likeness_of(shop.catalog, shop.content, config), config, seed, why)
+    page_ids = None if shop.impressions is None else shop.impressions.page_ids
+    write_pairs(out, pairs, shop.catalog, shop.log.user_ids, page_ids, {"source": str(source)})
+    return report
+
+
+@dataclass(frozen=True)
+class OpenedPairs:
+    """Pairs of a file, with what is needed to show them."""
+
+    pairs: Pairs
+    catalog: Catalog
+    log: Interactions
+
+    def draw(self, n: int, seed: int) -> I64:
+        """Places of n drawn pairs, in the file's order."""
+        size = len(self.pairs)
+        return np.sort(np.random.default_rng(seed).choice(size, min(n, size), replace=False))
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """The pairs as texts for preference trainers."""
+        contexts = contexts_at(self.log, self.pairs.user, self.pairs.time)
+        return preference_rows(self.pairs, contexts, self.catalog)
+
+
+def open_pairs(file: Path, source: Path | None, family: str | None) -> OpenedPairs:
+    """The pairs of a file, of one family or all, on the shop or run that they were mined from.
+
+    Raises DataError where file and shop do not fit, UsageError for an unknown family.
+    """
+    names = [f.name.lower() for f in Family]
+    if family is not None and family not in names:
+        raise UsageError(f"The family must be one of {', '.join(names)}. Got {family!r}.")
+    noted = pairs_notes(file).get("source")
+    folder = source or (Path(noted) if noted else None)
+    if folder is None or not folder.is_dir():
+        raise DataError(
+            f"The folder {str(folder)[:100]!r}, from which {file} was mined, is not here. Name the data folder or run with --source."
+        )
+    if (folder / "config.json").exists():
+        run = load_run(folder)
+        catalog, log, shown = run.catalog, run.split.log, run.impressions
+    else:
+        data = read_log(folder)
+        catalog, log, shown = data.catalog, data.interactions, data.impressions
+    pairs = read_pairs(file, catalog, log.user_ids, None if shown is None else shown.page_ids)
+    pairs = pairs if family is None else pairs.of(Family[family.upper()])
+    if not len(pairs):
+        raise DataError(f"The file {file} holds no pair{f' of family {family}' if family else ''}. Mine with a wider window.")
+    return OpenedPairs(pairs, catalog, log)
