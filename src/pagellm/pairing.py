@@ -96,8 +96,9 @@ def mine_pairs(
     tell(f"Mining feedback between {first:.0%} and {last:.0%} of the events")
     if last > 0.9:
         tell("These events are the test part of the default split: whoever learns from their pairs cannot be judged on it.")
-    chunks, why = situations(PairSource(shop.log, shop.impressions, shop.candidates, begin, end), config.slots, seed)
-    pairs, report = mine(chunks, likeness_of(shop.catalog, shop.content, config), config, seed, why)
+    found = situations(PairSource(shop.log, shop.impressions, shop.candidates, begin, end), config.slots, seed)
+    likeness = likeness_of(shop.catalog, shop.content, config)
+    pairs, report = mine(found.chunks, found.engaged, likeness, config, seed, found.examination)
     page_ids = None if shop.impressions is None else shop.impressions.page_ids
     write_pairs(out, pairs, shop.catalog, shop.log.user_ids, page_ids, {"source": str(source)})
     return report

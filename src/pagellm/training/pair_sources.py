@@ -16,11 +16,11 @@ from pagellm.data.candidates import draw_pool
 from pagellm.data.contexts import contexts_between
 from pagellm.data.evidence import Evidence
 from pagellm.data.examination import Examination, estimate_examination
-from pagellm.data.preferences.situations import Situations, channel_logits, from_baskets, from_pages, logged_contexts
+from pagellm.data.preferences.situations import Engaged, Situations, channel_logits, from_baskets, from_pages, logged_contexts
 from pagellm.errors import DataError
 from pagellm.models.composer import candidate_logits
 from pagellm.models.run import Run
-from pagellm.types import F32, I32, Bool, Contexts, Impressions, Interactions
+from pagellm.types import F32, I32, I64, Bool, Contexts, Impressions, Interactions
 
 _CHUNK = 512  # contexts whose evidence is held at once
 
@@ -63,40 +63,65 @@ def visible(catalog: Catalog) -> Bool:
     return ~catalog.frame["hidden"].cast(bool, strict=False).fill_null(False).to_numpy()
 
 
-def situations(source: PairSource, slots: int, seed: int) -> tuple[Iterator[Situations], str]:
-    """The situations of the window, in chunks, and in words where chances of being seen come from.
+@dataclass(frozen=True)
+class Found:
+    """What a window holds."""
+
+    chunks: Iterator[Situations]
+    engaged: Engaged
+    examination: str  # in words: where chances of being seen come from
+
+
+def situations(source: PairSource, slots: int, seed: int) -> Found:
+    """The situations of the window, in chunks.
 
     Raises DataError where the window holds nothing that pairs could be made from.
     """
-    if source.impressions is None:
-        return _of_baskets(source, slots, seed), "nobody knows what was seen: every pair weighs the same"
-    examination = estimate_examination(source.impressions)
-    return _of_pages(source, source.impressions, examination), f"{examination.source}: {examination.why}"
-
-
-def _of_baskets(source: PairSource, slots: int, seed: int) -> Iterator[Situations]:
+    shown = source.impressions
+    if shown is not None:
+        examination = estimate_examination(shown)
+        pages = _engaged_pages(shown, source.begin, source.end)
+        owner = np.repeat(shown.user, np.diff(shown.offsets))
+        inside = np.repeat(np.isin(np.arange(len(shown)), pages), np.diff(shown.offsets)) & _engaged(shown)
+        words = f"{examination.source}: {examination.why}"
+        return Found(_of_pages(source, shown, pages, examination), Engaged(owner[inside], shown.item[inside]), words)
     contexts = contexts_between(source.log, source.begin, source.end)
     contexts = contexts.take(contexts.warm & (contexts.target_stop > contexts.stop))
     if not len(contexts):
         raise DataError("The window holds no basket of a user with a history, so there is nothing to mine. Widen it.")
+    inside = (source.log.time >= source.begin) & (source.log.time < source.end)
+    engaged = Engaged(source.log.user[inside], source.log.item[inside])
+    return Found(_of_baskets(source, contexts, slots, seed), engaged, "nobody knows what was seen: every pair weighs the same")
+
+
+def _of_baskets(source: PairSource, contexts: Contexts, slots: int, seed: int) -> Iterator[Situations]:
     for begin in range(0, len(contexts), _CHUNK):
         some = contexts.take(np.arange(begin, min(begin + _CHUNK, len(contexts))))
         pool, logits = source.candidates(some)
         yield from_baskets(some, pool, logits, slots, seed)
 
 
-def _of_pages(source: PairSource, shown: Impressions, examination: Examination) -> Iterator[Situations]:
-    inside = np.flatnonzero((shown.time >= source.begin) & (shown.time < source.end) & (np.diff(shown.offsets) > 0))
-    if not len(inside):
-        raise DataError("The window holds no page with slots, so there is nothing to mine. Widen it.")
-    engaged = np.concatenate([[0], np.cumsum(shown.clicked | shown.carted | shown.purchased)])
-    pages = inside[engaged[shown.offsets[inside + 1]] > engaged[shown.offsets[inside]]]
-    if not len(pages):
-        raise DataError(
-            f"None of the {len(inside):,} pages in the window has an engaged slot. Check the events file, or widen it."
-        )
+def _of_pages(source: PairSource, shown: Impressions, pages: I64, examination: Examination) -> Iterator[Situations]:
     for begin in range(0, len(pages), _CHUNK):
         some = pages[begin : begin + _CHUNK]
         contexts = logged_contexts(shown, source.log, some)
         pool, logits = source.candidates(contexts)
         yield from_pages(shown, contexts, some, pool, logits, examination)
+
+
+def _engaged(shown: Impressions) -> Bool:
+    return shown.clicked | shown.carted | shown.purchased
+
+
+def _engaged_pages(shown: Impressions, begin: int, end: int) -> I64:
+    """The pages in the window with an engaged slot."""
+    inside = np.flatnonzero((shown.time >= begin) & (shown.time < end) & (np.diff(shown.offsets) > 0))
+    if not len(inside):
+        raise DataError("The window holds no page with slots, so there is nothing to mine. Widen it.")
+    so_far = np.concatenate([[0], np.cumsum(_engaged(shown))])
+    pages = inside[so_far[shown.offsets[inside + 1]] > so_far[shown.offsets[inside]]]
+    if not len(pages):
+        raise DataError(
+            f"None of the {len(inside):,} pages in the window has an engaged slot. Check the events file, or widen it."
+        )
+    return pages

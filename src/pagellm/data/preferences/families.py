@@ -11,7 +11,7 @@ import numpy as np
 
 from pagellm.data.preferences import kernels
 from pagellm.data.preferences.pairs import Family, Operator, Pairs, empty_pairs, join_pairs
-from pagellm.data.preferences.situations import Situations
+from pagellm.data.preferences.situations import Engaged, Situations
 from pagellm.types import F32, I16, I32, I64
 
 _LARGEST_WEIGHT = 10.0  # of an inverse chance of being seen; clipping trades variance for bias (Ionides 2008)
@@ -28,19 +28,17 @@ class Made:
     weight: F32  # [context]
 
 
-def relevance(s: Situations, key: np.ndarray) -> Pairs:
+def relevance(s: Situations, key: np.ndarray, engaged: Engaged) -> Pairs:
     """Engaged items give way to others at the same places; one pair an operator. Severity: the share of the engagement that is lost.
 
     An item of the target basket, of the history or of the page never stands in for another. `MATCHED` takes what the policy finds about
     as good as the engaged item, so that the policy's own opinion does not tell the two pages apart.
     """
-    context, slot = np.nonzero(s.gain > 0)
-    owner, engaged = context.astype(np.int64), s.items[context, slot]
     parts = []
     for operator in (Operator.POLICY, Operator.MATCHED, Operator.CHANNEL, Operator.FOREIGN):
         made = _blank(s)
         kernels.replace(
-            *_history(s), s.items, s.gain, s.look, s.pool, s.logits, key, int(operator), owner, engaged,
+            *_history(s), s.items, s.gain, s.look, s.pool, s.logits, key, int(operator), s.contexts.user, engaged.user, engaged.item,
             made.rejected, made.slot, made.severity,
         )  # fmt: skip
         parts.append(_pairs(s, made, Family.RELEVANCE, operator))

@@ -30,9 +30,25 @@ def _holds(row, item):  # type: ignore[no-untyped-def]
 
 @njit(cache=True)
 def replace(  # type: ignore[no-untyped-def]
-    log_item, start, stop, target_stop, items, gain, look, pool, logits, key, operator, owner, engaged, rejected, slot, severity
+    log_item,
+    start,
+    stop,
+    target_stop,
+    items,
+    gain,
+    look,
+    pool,
+    logits,
+    key,
+    operator,
+    user,
+    owner,
+    engaged,
+    rejected,
+    slot,
+    severity,
 ):
-    """Relevance: engaged items give way to stand-ins that `operator` picks. `owner`, `engaged` list what all contexts engaged with."""
+    """Relevance: engaged items give way to stand-ins that `operator` picks. `owner`, `engaged` list who engaged with what."""
     stream = operator * _STREAM
     for c in range(len(items)):
         total, n = 0.0, 0
@@ -52,7 +68,7 @@ def replace(  # type: ignore[no-untyped-def]
             if not take:
                 continue
             j = _stand_in(log_item, start[c], stop[c], target_stop[c], rejected[c], items[c], s, pool[c], logits[c],
-                          key[c], stream + 1_000 * (s + 1), operator, c, owner, engaged)  # fmt: skip
+                          key[c], stream + 1_000 * (s + 1), operator, user[c], owner, engaged)  # fmt: skip
             if j < 0:
                 continue
             done += 1
@@ -65,13 +81,13 @@ def replace(  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def _stand_in(log_item, start, stop, target_stop, page, chosen, s, pool, logits, key, stream, operator, c, owner, engaged):  # type: ignore[no-untyped-def]
+def _stand_in(log_item, start, stop, target_stop, page, chosen, s, pool, logits, key, stream, operator, user, owner, engaged):  # type: ignore[no-untyped-def]
     """The item that takes the place of an engaged one, -1 where there is none."""
     if operator == 3:  # FOREIGN: what others engaged with
         for attempt in range(20):
             e = int(chance(key, stream + attempt) * len(owner))
             j = engaged[e]
-            if owner[e] != c and not _holds(page, j) and not _holds(chosen, j) and not _holds(log_item[start:target_stop], j):
+            if owner[e] != user and not _holds(page, j) and not _holds(chosen, j) and not _holds(log_item[start:target_stop], j):
                 return j
         return -1
     own = 0.0
@@ -235,13 +251,16 @@ def refill(log_item, start, stop, target_stop, items, gain, near, key, operator,
         if anchor < 0 or free < 1:
             continue
         wanted = 1 + int(chance(key[c], stream) * min(_MOST_REPLACED, free))
-        filled, left = 0, free
+        planned = np.zeros(width, np.bool_)  # these give way, so none of them is a twin of another
+        left, chosen = free, 0
         for s in range(width):
-            if items[c, s] < 0 or gain[c, s] > 0 or filled == wanted:
-                continue
-            take = chance(key[c], stream + 1 + s) * left < wanted - filled
-            left -= 1
-            if not take:
+            if items[c, s] >= 0 and gain[c, s] == 0:
+                planned[s] = chance(key[c], stream + 1 + s) * left < wanted - chosen
+                chosen += planned[s]
+                left -= 1
+        filled = 0
+        for s in range(width):
+            if not planned[s]:
                 continue
             j = -1
             for attempt in range(10):
@@ -254,7 +273,7 @@ def refill(log_item, start, stop, target_stop, items, gain, near, key, operator,
                         j = log_item[start[c] + int(u * (stop[c] - start[c]))]
                 else:
                     t = int(u * width)
-                    if t == s or items[c, t] < 0 or rejected[c, t] != items[c, t]:
+                    if items[c, t] < 0 or planned[t]:
                         continue
                     j = items[c, t]
                     if operator == 6:  # NEAR_DUPLICATE

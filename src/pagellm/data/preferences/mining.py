@@ -15,7 +15,7 @@ from pagellm.config import PairConfig
 from pagellm.data.content import near_duplicates, title_vectors
 from pagellm.data.preferences.families import diversity, ranking, redundancy, relevance, swaps
 from pagellm.data.preferences.pairs import Family, Operator, Pairs, capped, effective_size, join_pairs
-from pagellm.data.preferences.situations import Situations, keys_of
+from pagellm.data.preferences.situations import Engaged, Situations, keys_of
 from pagellm.types import F32, I32
 
 
@@ -51,7 +51,7 @@ def likeness_of(catalog: Catalog, vectors: F32, config: PairConfig) -> Likeness:
 
 
 def mine(
-    situations: Iterable[Situations], likeness: Likeness, config: PairConfig, seed: int, examination: str = ""
+    situations: Iterable[Situations], engaged: Engaged, likeness: Likeness, config: PairConfig, seed: int, examination: str = ""
 ) -> tuple[Pairs, MiningReport]:
     """Pairs of all families.
 
@@ -65,7 +65,7 @@ def mine(
         useful = chunk.take(np.flatnonzero((chunk.gain > 0).any(1)))
         report.engaged += len(useful)
         if len(useful):
-            parts.append(mine_chunk(useful, likeness, config, seed))
+            parts.append(mine_chunk(useful, engaged, likeness, config, seed))
     found = join_pairs(parts)
     kept = found.take(np.flatnonzero(capped(found, config.per_user, config.per_item, seed)))
     report.found, report.over_cap = len(found), len(found) - len(kept)
@@ -77,11 +77,11 @@ def mine(
     return kept, report
 
 
-def mine_chunk(s: Situations, likeness: Likeness, config: PairConfig, seed: int) -> Pairs:
+def mine_chunk(s: Situations, engaged: Engaged, likeness: Likeness, config: PairConfig, seed: int) -> Pairs:
     """All pairs of these situations, before caps."""
     key = keys_of(s, seed)
     families = (
-        relevance(s, key),
+        relevance(s, key, engaged),
         ranking(s, key),
         diversity(s, key, likeness.vectors, likeness.titles, config.alike),
         redundancy(s, key, likeness.near),

@@ -53,6 +53,14 @@ class Situations:
         return Situations(self.contexts.take(places), *rest)
 
 
+@dataclass(frozen=True)
+class Engaged:
+    """Who engaged with what in all of the window that is mined: where items of other users are drawn from."""
+
+    user: I32  # [engagement]
+    item: I32  # [engagement]
+
+
 def from_baskets(contexts: Contexts, pool: I32, logits: F32, slots: int, seed: int) -> Situations:
     """Pages for contexts with a target, as a review-type log has them: nobody knows what was shown.
 
