@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pagellm.data.preferences import kernels
-from pagellm.data.preferences.pairs import Family, Operator, Pairs, empty_pairs, join_pairs
+from pagellm.data.preferences.pairs import Family, Operator, Pairs, join_pairs
 from pagellm.data.preferences.situations import Engaged, Situations
 from pagellm.types import F32, I16, I32, I64
 
@@ -22,10 +22,8 @@ class Made:
     """What a kernel fills: one candidate pair a context."""
 
     rejected: I32  # [context, slot]
-    chosen: I32  # [context, slot]
     slot: I16  # [context] the engaged slot that the pair rests on, -1 where no pair could be made
     severity: F32  # [context]
-    weight: F32  # [context]
 
 
 def relevance(s: Situations, key: np.ndarray, engaged: Engaged) -> Pairs:
@@ -86,14 +84,24 @@ def swaps(s: Situations, key: np.ndarray, most: int) -> Pairs:
 
     Weight: |difference in gain| · |difference in look| (LambdaRank's, Burges 2010). Severity: the same over the page's best sum.
     """
-    parts = []
-    for number in range(most):
-        made = _blank(s)
-        kernels.exchange(
-            s.items, s.gain, s.seen, s.look, key, number, made.chosen, made.rejected, made.slot, made.severity, made.weight
-        )
-        parts.append(_pairs(s, made, Family.SWAP, Operator.EXCHANGE))
-    return _distinct(join_pairs(parts))
+    context, better, worse, weight = swap_slots(s, key, most)
+    severity = weight / kernels.best_sums(s.gain, s.look)[context]
+    shown, exchanged, every = s.items[context], s.items[context], np.arange(len(context))
+    exchanged[every, better], exchanged[every, worse] = shown[every, worse], shown[every, better]
+    kept = (s.look[context, better] > s.look[context, worse])[:, None]  # the page as shown is the better one
+    chosen, rejected = np.where(kept, shown, exchanged), np.where(kept, exchanged, shown)
+    return _record(
+        s, context.astype(np.int64), better.astype(np.int64), chosen, rejected, Family.SWAP, Operator.EXCHANGE, severity, weight
+    )
+
+
+def swap_slots(s: Situations, key: np.ndarray, most: int) -> tuple[I32, I16, I16, F32]:
+    """(context, more engaging slot, less engaging slot, weight) of each swap. Shape [swap] each."""
+    room = kernels.most_swaps(s.items, s.gain, s.seen, most)
+    columns = [np.empty(room, kind) for kind in (np.int32, np.int16, np.int16, np.float32)]
+    n = kernels.draw_swaps(s.items, s.gain, s.seen, s.look, key, most, *columns)
+    context, better, worse, weight = (column[:n] for column in columns)
+    return context, better, worse, weight
 
 
 def inverse_look(look: F32) -> F32:
@@ -102,8 +110,7 @@ def inverse_look(look: F32) -> F32:
 
 
 def _blank(s: Situations) -> Made:
-    n = len(s)
-    return Made(s.items.copy(), s.items.copy(), np.full(n, -1, np.int16), np.zeros(n, np.float32), np.ones(n, np.float32))
+    return Made(s.items.copy(), np.full(len(s), -1, np.int16), np.zeros(len(s), np.float32))
 
 
 def _history(s: Situations) -> tuple[I32, I64, I64, I64]:
@@ -112,37 +119,31 @@ def _history(s: Situations) -> tuple[I32, I64, I64, I64]:
 
 
 def _pairs(s: Situations, made: Made, family: Family, operator: Operator) -> Pairs:
-    """The pairs that could be made. Families of whole pages weigh by the inverse chance that the engaged slot's place is seen, on logged
-    pages; where pages were put together here, nothing was hidden."""
+    """The pairs that could be made. They weigh by the inverse chance that the engaged slot's place is seen, on logged pages; where pages
+    were put together here, nothing was hidden."""
     at = np.flatnonzero(made.slot >= 0)
-    if not len(at):
-        return empty_pairs()
-    slot = made.slot[at]
-    if family is not Family.SWAP:
-        made.weight[at] = np.where(s.page[at] >= 0, inverse_look(s.look[at, slot]), 1.0)
+    slot = made.slot[at].astype(np.int64)
+    weight = np.where(s.page[at] >= 0, inverse_look(s.look[at, slot]), 1.0).astype(np.float32)
+    return _record(s, at, slot, s.items[at], made.rejected[at], family, operator, made.severity[at], weight)
+
+
+def _record(
+    s: Situations, at: I64, slot: I64, chosen: I32, rejected: I32, family: Family, operator: Operator, severity: F32, weight: F32
+) -> Pairs:
     n = len(at)
     return Pairs(
         s.contexts.user[at],
         s.contexts.time[at],
         s.page[at],
-        made.chosen[at],
-        made.rejected[at],
+        chosen,
+        rejected,
         s.row[at],
         s.col[at],
         np.full(n, family, np.int8),
         np.full(n, operator, np.int8),
-        np.minimum(made.severity[at], 1.0),
-        made.weight[at],
+        np.minimum(severity, 1.0),
+        weight,
         s.items[at, slot],
         s.event[at, slot],
         s.gain[at, slot],
     )
-
-
-def _distinct(pairs: Pairs) -> Pairs:
-    """Each pair once: two draws may exchange the same slots."""
-    if not len(pairs):
-        return pairs
-    rows = np.column_stack([pairs.user, pairs.time, pairs.page, pairs.chosen, pairs.rejected])
-    _, first = np.unique(rows, axis=0, return_index=True)
-    return pairs.take(np.sort(first))

@@ -148,25 +148,68 @@ def move_down(items, gain, seen, look, key, rejected, slot, severity):  # type: 
 
 
 @njit(cache=True)
-def exchange(items, gain, seen, look, key, number, chosen, rejected, slot, severity, weight):  # type: ignore[no-untyped-def]
-    """Swaps: the `number`-th drawn pair of slots whose gains and looks differ."""
-    stream, width = (9 + number) * _STREAM, items.shape[1]
+def most_swaps(items, gain, seen, most):  # type: ignore[no-untyped-def]
+    """Room for all pages' swaps, `most` a page: engaged slots times seen ones, and one page more while it is drawn from."""
+    total = 0
     for c in range(len(items)):
-        best, better, worse = -1.0, -1, -1
+        engaged, refusable = 0, 0
+        for s in range(items.shape[1]):
+            engaged += gain[c, s] > 0
+            refusable += items[c, s] >= 0 and seen[c, s] >= SEEN
+        total += min(engaged * refusable, most)
+    return total + items.shape[1] ** 2
+
+
+@njit(cache=True)
+def draw_swaps(items, gain, seen, look, key, most, context, better, worse, weight):  # type: ignore[no-untyped-def]
+    """Fills in each page's swaps in slot order and returns how many there are: `most` drawn ones where a page has more."""
+    stream, width = 9 * _STREAM, items.shape[1]
+    slots, gains, looks = np.empty(width, np.int16), np.empty(width, np.float32), np.empty(width, np.float32)  # of seen slots
+    luck = np.empty(width * width)
+    at = 0
+    for c in range(len(items)):
+        seen_ones = 0
+        for s in range(width):
+            if seen[c, s] >= SEEN and items[c, s] >= 0:
+                slots[seen_ones], gains[seen_ones], looks[seen_ones] = s, gain[c, s], look[c, s]
+                seen_ones += 1
+        first = at
         for i in range(width):
-            for j in range(width):
-                if gain[c, i] > gain[c, j] and items[c, j] >= 0 and seen[c, j] >= SEEN and look[c, i] != look[c, j]:
-                    u = chance(key[c], stream + i * width + j)
-                    if u > best:
-                        best, better, worse = u, i, j
-        if better < 0:
-            continue
-        size = (gain[c, better] - gain[c, worse]) * abs(look[c, better] - look[c, worse])
-        if look[c, better] > look[c, worse]:
-            rejected[c, better], rejected[c, worse] = items[c, worse], items[c, better]
-        else:
-            chosen[c, better], chosen[c, worse] = items[c, worse], items[c, better]
-        slot[c], severity[c], weight[c] = better, size / _best_sum(gain[c], look[c]), size
+            mine, here = gain[c, i], look[c, i]
+            if mine <= 0:
+                continue
+            for k in range(seen_ones):
+                if mine > gains[k] and here != looks[k]:
+                    context[at], better[at], worse[at] = c, i, slots[k]
+                    weight[at] = (mine - gains[k]) * abs(here - looks[k])
+                    at += 1
+        if at - first > most:
+            at = _keep(key[c], stream, width, most, first, at, better, worse, weight, luck)
+    return at
+
+
+@njit(cache=True)
+def _keep(key, stream, width, most, first, at, better, worse, weight, luck):  # type: ignore[no-untyped-def]
+    """Keeps the `most` swaps of `first:at` whose draws are largest, in slot order; returns the end of what is kept."""
+    n = at - first
+    for k in range(n):
+        luck[k] = chance(key, stream + better[first + k] * width + worse[first + k])
+    least = np.sort(luck[:n])[max(n - most, 0)]
+    to = first
+    for k in range(n):
+        if luck[k] >= least and to < first + most:
+            better[to], worse[to], weight[to] = better[first + k], worse[first + k], weight[first + k]
+            to += 1
+    return to
+
+
+@njit(cache=True)
+def best_sums(gain, look):  # type: ignore[no-untyped-def]
+    """[context] the sum of gain · look with the most engaging items in the most looked-at places."""
+    out = np.empty(len(gain), np.float32)
+    for c in range(len(gain)):
+        out[c] = _best_sum(gain[c], look[c])
+    return out
 
 
 @njit(cache=True)
