@@ -9,7 +9,7 @@ import pytest
 
 from pagellm.data.examination import estimate_examination
 from pagellm.errors import DataError
-from pagellm.types import F64, Impressions
+from pagellm.types import DAY, F64, Impressions
 
 ROWS, COLS, ITEMS = 3, 4, 100
 TRUE = np.outer([1.0, 0.7, 0.4], [1.0, 0.8, 0.5, 0.3])
@@ -110,3 +110,37 @@ def test_nothing_to_learn_from_is_said() -> None:
     empty = dataclasses.replace(shown, **{f: getattr(shown, f)[:0] for f in ("item", "row", "col", "viewed", "clicked")})
     with pytest.raises(DataError, match="no slots"):
         estimate_examination(empty)
+
+
+def test_the_simulated_shops_attention_is_found_from_clicks_alone() -> None:
+    from pagellm.simulation.world import World
+
+    world, count = World.make("demo", 3), 200_000
+    rng = np.random.default_rng(0)
+    user, time = rng.integers(0, 5_000, count).astype(np.int32), np.full(count, world.spec.start + 60 * DAY + 7_200, np.int64)
+    items = world.candidates(int(time[0]))
+    slots = world.spec.rows * world.spec.cols
+    shown = items[rng.integers(0, len(items), (count, slots))].astype(np.int32)  # of 2,000 items few stand on a page twice
+    outcome = world.sample_feedback(shown, user, time, np.arange(count, dtype=np.int64))
+    truth = world.expected(shown, user, time).view.mean(0).reshape(world.spec.rows, world.spec.cols)
+    log = Impressions(
+        np.array([f"p{n}" for n in range(count)]),
+        user,
+        time,
+        np.array(["uniform"] * count),
+        np.arange(0, count * slots + 1, slots, dtype=np.int64),
+        shown.ravel(),
+        np.tile(world.row, count).astype(np.int16),
+        np.tile(np.arange(world.spec.cols), count * world.spec.rows).astype(np.int16),
+        np.full(count * slots, np.nan, np.float32),
+        np.full(count * slots, -1, np.int8),
+        outcome.clicked.ravel(),
+        np.zeros(count * slots, bool),
+        np.zeros(count * slots, bool),
+        np.zeros(count * slots, np.float32),
+    )
+    found = estimate_examination(log)
+    assert found.source == "clicks"
+    slope, intercept = np.polyfit(found.seen.ravel(), (truth / truth.max()).ravel(), 1)
+    assert slope == pytest.approx(1, abs=0.08)
+    assert intercept == pytest.approx(0, abs=0.03)
