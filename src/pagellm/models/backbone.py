@@ -7,6 +7,7 @@ Knows no items, no rules and no vocabulary. Its weights go to and from `transfor
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -75,7 +76,9 @@ class SmallBackbone(nn.Module):
         n, width, _ = x.shape
         cos, sin = rotation(torch.arange(width, device=x.device), self.shape)
         cache = self._room(x, lengths, pages, capacity)
-        last = torch.arange(n, device=x.device)[:, None], lengths[:, None] - tail + torch.arange(tail, device=x.device)
+        last: tuple[Any, Any] = slice(None), slice(-tail, None)
+        if cache.bias is not None:  # prompts of unequal length end at different places
+            last = torch.arange(n, device=x.device)[:, None], lengths[:, None] - tail + torch.arange(tail, device=x.device)
         for layer, block in enumerate(self.blocks):
             ends = last if block is self.blocks[-1] else None  # above the last block only the prompts' ends are read
             x, key, value = block.read(x, cos, sin, ends)
@@ -132,12 +135,10 @@ class Block(nn.Module):
         """The block over whole sequences [page, token, dim]."""
         return self.read(x, cos, sin)[0]
 
-    def read(
-        self, x: Tensor, cos: Tensor, sin: Tensor, ends: tuple[Tensor, Tensor] | None = None
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def read(self, x: Tensor, cos: Tensor, sin: Tensor, ends: tuple[Any, Any] | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """The block over whole sequences [page, token, dim], with its rotated keys and its values [page, head, token, head_dim].
 
-        `ends`, the (page, token) of a few tokens a page, asks for these tokens only: [page, end, dim].
+        `ends`, the places (page, token) of a few tokens a page, asks for these tokens only: [page, end, dim].
         """
         n, width, dims = x.shape
         qkv = F.linear(self.attention_norm(x), self.qkv.weight).view(n, width, 3, self.heads, -1)

@@ -114,8 +114,9 @@ class PageScorer:
 
 def _with_token(prompt: Tensor, lengths: Tensor, token: Tensor) -> Tensor:
     """The prompts with one more token at each one's end. Shape [context, token + 1, dim]."""
-    longer = torch.cat([prompt, prompt.new_zeros(len(prompt), 1, prompt.shape[2])], 1)
-    longer[torch.arange(len(prompt), device=prompt.device), lengths] = token
+    longer = torch.cat([prompt, token.expand(len(prompt), 1, -1)], 1)
+    if int(lengths.min()) < prompt.shape[1]:  # shorter prompts end before their padding
+        longer[torch.arange(len(prompt), device=prompt.device), lengths] = token
     return longer
 
 
