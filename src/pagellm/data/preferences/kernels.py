@@ -160,29 +160,31 @@ def most_swaps(items, gain, seen, most):  # type: ignore[no-untyped-def]
     return total + items.shape[1] ** 2
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def draw_swaps(items, gain, seen, look, key, most, context, better, worse, weight):  # type: ignore[no-untyped-def]
-    """Fills in each page's swaps in slot order and returns how many there are: `most` drawn ones where a page has more."""
+    """Fills in each page's swaps in slot order and returns how many there are: `most` drawn ones where a page has more.
+
+    Writes first and moves on only if the write was a swap: a branch that guesses wrong costs more than a write.
+    """
     stream, width = 9 * _STREAM, items.shape[1]
-    slots, gains, looks = np.empty(width, np.int16), np.empty(width, np.float32), np.empty(width, np.float32)  # of seen slots
+    slots, engaged = np.empty(width + 1, np.int16), np.empty(width + 1, np.int64)  # seen slots, engaged slots
+    gains, looks = np.empty(width + 1, np.float32), np.empty(width + 1, np.float32)  # of the seen slots
     luck = np.empty(width * width)
     at = 0
     for c in range(len(items)):
-        seen_ones = 0
+        n, m = 0, 0
         for s in range(width):
-            if seen[c, s] >= SEEN and items[c, s] >= 0:
-                slots[seen_ones], gains[seen_ones], looks[seen_ones] = s, gain[c, s], look[c, s]
-                seen_ones += 1
+            slots[n], gains[n], looks[n], engaged[m] = s, gain[c, s], look[c, s], s
+            n += (seen[c, s] >= SEEN) & (items[c, s] >= 0)
+            m += gain[c, s] > 0
         first = at
-        for i in range(width):
+        for e in range(m):
+            i = engaged[e]
             mine, here = gain[c, i], look[c, i]
-            if mine <= 0:
-                continue
-            for k in range(seen_ones):
-                if mine > gains[k] and here != looks[k]:
-                    context[at], better[at], worse[at] = c, i, slots[k]
-                    weight[at] = (mine - gains[k]) * abs(here - looks[k])
-                    at += 1
+            for k in range(n):
+                context[at], better[at], worse[at] = c, i, slots[k]
+                weight[at] = (mine - gains[k]) * abs(here - looks[k])
+                at += (mine > gains[k]) & (here != looks[k])
         if at - first > most:
             at = _keep(key[c], stream, width, most, first, at, better, worse, weight, luck)
     return at
