@@ -91,7 +91,7 @@ class PairConfig(_Section):
     """Preference pairs: how large their pages are and how much one user or item may say."""
 
     slots: int = Field(10, ge=2, le=100, description="slots of the pages that are put together where a log has none")
-    swaps: int = Field(3, ge=0, le=50, description="swaps a page at most")
+    swaps: int = Field(3, ge=1, le=50, description="swaps a page at most")
     alike: float = Field(0.6, gt=0, lt=1, description="cosine of title vectors above which two items are near-duplicates")
     near: int = Field(8, ge=1, le=100, description="near-duplicates that are looked up for an item")
     per_user: int = Field(50, ge=1, description="pairs of one family that one user may bring")

@@ -45,6 +45,11 @@ class Window:
                 f"The window must satisfy 0 <= from < to <= 1. Got {first:g} and {last:g}. Name another --from or --to; a run that has "
                 "learned from all of its log leaves nothing to mine."
             )
+        if first < learned and (learned == 1 or first < 0.1):
+            raise UsageError(
+                f"The run's policy has learned from the first {learned:.0%} of the events, so it knows the answers of a window that "
+                f"begins at {first:.0%}. Train one that stops earlier: --set sft.refresh=test and earlier cuts of the split"
+            )
         if first < learned:
             raise UsageError(
                 f"The run's policy has learned from the first {learned:.0%} of the events, so it knows the answers of a window that "
@@ -71,6 +76,11 @@ def open_shop(source: Path) -> Shop:
     if (source / "config.json").exists():
         run = load_run(source)
         set_threads(run.config)
+        if not run.split.point_in_time:
+            raise UsageError(
+                f"The run {source} was split by {run.split.protocol}, which does not part past and future, so its policy knows every "
+                "window. Mine from a run with split.protocol=temporal, or from the data folder."
+            )
         learned = 1.0 if run.config.sft.refresh == "end" else run.config.split.test_at
         return Shop(run.catalog, run.split.log, run.impressions, run.content, policy_candidates(run), learned)
     data, config = read_log(source), resolve("small")
@@ -89,7 +99,12 @@ def mine_pairs(
     With a run the policy itself brings the hard negatives, so the window must lie after all that the policy has learned from.
     Raises UsageError for a window that cannot be, DataError where it holds nothing to mine.
     """
+    foreign = [text for text in settings if not text.strip().startswith("pairs.")]
+    if foreign:
+        raise UsageError(f"Mining takes settings of pairs alone. Got {foreign[0]!r}. Example: --set pairs.slots=20")
     config = resolve("small", settings).pairs
+    if not out.absolute().parent.is_dir():
+        raise UsageError(f"The folder {out.absolute().parent} for --out is not there. Create it, or name another file.")
     shop = open_shop(source)
     first, last = window.shares(shop.learned)
     begin, end = cut_time(shop.log, first), cut_time(shop.log, last) if last < 1 else ALWAYS
@@ -99,6 +114,10 @@ def mine_pairs(
     found = situations(PairSource(shop.log, shop.impressions, shop.candidates, begin, end), config.slots, seed)
     likeness = likeness_of(shop.catalog, shop.content, config)
     pairs, report = mine(found.chunks, found.engaged, likeness, config, seed, found.examination)
+    if not len(pairs):
+        raise DataError(
+            "No pair could be made: no engaged item of the window is among the candidates. Widen it, or look at the catalog."
+        )
     page_ids = None if shop.impressions is None else shop.impressions.page_ids
     write_pairs(out, pairs, shop.catalog, shop.log.user_ids, page_ids, {"source": str(source)})
     return report
@@ -135,7 +154,8 @@ def open_pairs(file: Path, source: Path | None, family: str | None) -> OpenedPai
     folder = source or (Path(noted) if noted else None)
     if folder is None or not folder.is_dir():
         raise DataError(
-            f"The folder {str(folder)[:100]!r}, from which {file} was mined, is not here. Name the data folder or run with --source."
+            f"The folder from which {file} was mined ({noted[:100] if noted else 'not noted in it'}) is not here. "
+            "Name the data folder or run with --source."
         )
     if (folder / "config.json").exists():
         run = load_run(folder)

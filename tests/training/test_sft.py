@@ -12,17 +12,18 @@ from models.small_shop import small_catalog, small_log
 from pagellm.config import resolve
 from pagellm.data.content import content_vectors
 from pagellm.data.evidence import NAMES
+from pagellm.data.readers import read_log
 from pagellm.evaluation.baselines.popularity import fit_popularity
 from pagellm.evaluation.protocol import Ranker
 from pagellm.models.codec import encode, reading_spans
 from pagellm.models.composer import PolicyRanker
 from pagellm.models.listwise import EvidenceHead, fit_listwise, listwise_loss
 from pagellm.models.policy import PolicyNet
-from pagellm.models.run import Run, load_run
+from pagellm.models.run import Run, load_run, make_net
 from pagellm.training.run_sft import head_contexts
 from pagellm.training.sft import fit_language_model, language_model_state, next_basket_loss, target_matrix
 from pagellm.types import NO_ITEM, Contexts
-from tiny_run import train, wake
+from tiny_run import SETTINGS, train, wake
 
 CATALOG, LOG = small_catalog(), small_log()
 CONTENT = content_vectors(CATALOG, 16)
@@ -193,3 +194,18 @@ def test_a_woken_page_head_is_not_what_the_language_model_trains() -> None:
     wake(net)
     assert net.writes_pages
     assert not any(p is net.page_head.weight for g in language_model_state(net, sft).optimizer.param_groups for p in g["params"])  # type: ignore[arg-type]
+
+
+def test_what_an_earlier_stage_left_behind_changes_no_step(tiny_shop: Path) -> None:
+    def first_norm(left: float | None) -> float | None:
+        config = resolve("tiny", SETTINGS)
+        log = read_log(tiny_shop)
+        content = content_vectors(log.catalog, 32)
+        net = make_net(config, content, log.catalog)
+        for weight in net.evidence.parameters():
+            weight.grad = None if left is None else torch.full_like(weight, left)
+        spans = reading_spans(log.interactions, np.ones(len(log.interactions), bool), 30)
+        state = language_model_state(net, config.sft)
+        return next(fit_language_model(net, spans, config.sft, 30, 0, state)).grad_norm
+
+    assert first_norm(None) == first_norm(100.0)

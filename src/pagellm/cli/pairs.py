@@ -22,7 +22,7 @@ Last = Annotated[float | None, typer.Option("--to", min=0, max=1, help="Share of
 Settings = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A setting, for instance pairs.slots=20. May be repeated.")
 ]
-Seed = Annotated[int, typer.Option("--seed", min=0, help="Of all draws.")]
+Seed = Annotated[int, typer.Option("--seed", min=0, max=2**31 - 1, help="Of all draws.")]
 Where = Annotated[
     Path | None, typer.Option("--source", metavar="DATA|RUN", help="Where items and users come from, if not where it was mined.")
 ]

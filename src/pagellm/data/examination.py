@@ -54,7 +54,7 @@ def estimate_examination(shown: Impressions) -> Examination:
         raise DataError("The pages of this log have no slots, so nothing says where people look. Log the slots of every page.")
     place, shape = _places(shown)
     known = shown.viewed >= 0
-    if known.mean() >= LEAST_VIEWED:
+    if known.mean() >= LEAST_VIEWED and (shown.viewed == 0).any():  # a log of positive views alone does not say what was not seen
         seen, ess = _rates(place[known], (shown.viewed[known] == 1).astype(np.float64), np.ones(int(known.sum())), shape)
         return Examination(
             seen, "viewed", _count(place[known], shape), ess, f"{known.mean():.0%} of the slots say if they were seen"
@@ -65,7 +65,7 @@ def estimate_examination(shown: Impressions) -> Examination:
             "select_item events, or the column viewed."
         )
     random = (shown.propensity > 0) & (shown.propensity < 1)
-    if random.any():
+    if shown.clicked[random].any():
         found = _by_propensity(shown, place, shape, random)
         if found is not None:
             return found
@@ -83,7 +83,7 @@ def _by_propensity(shown: Impressions, place: I64, shape: tuple[int, int], rando
     weight = np.minimum(weight, _LARGEST_WEIGHT * mean[where])
     rate, ess = _rates(where, shown.clicked[random].astype(np.float64), weight, shape)
     slots = _count(where, shape)
-    if ess[slots >= _FEW].min(initial=np.inf) < LEAST_ESS or not (slots >= _FEW).any():
+    if ess[slots >= LEAST_ESS].min(initial=np.inf) < LEAST_ESS or not (slots >= LEAST_ESS).any():
         return None
     why = f"click rates of {int(random.sum()):,} slots with propensities below 1, as if items had been drawn uniformly"
     return Examination(_relative(rate), "propensity", slots, ess, why)

@@ -9,7 +9,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from pagellm.catalog import Catalog
+from pagellm.catalog import Catalog, clean_text
 from pagellm.data.preferences.pairs import Family, Operator, Pairs
 from pagellm.types import NO_ITEM, Event
 
@@ -35,7 +35,7 @@ def pair_table(pairs: Pairs, place: int, catalog: Catalog, user_ids: np.ndarray)
     head = (
         f"{family.name.lower()} · {DEFECTS[operator]} · severity {pairs.severity[place]:.2f} · weight {pairs.weight[place]:.2f}\n"
         f"{Event(pairs.event[place]).name.lower().replace('_', ' ')} of “{catalog.titles[pairs.item[place]][:60]}” "
-        f"(gain {pairs.gain[place]:g}) by user {str(user_ids[pairs.user[place]])[:40]}, page of {moment}"
+        f"(gain {pairs.gain[place]:g}) by user {clean_text(str(user_ids[pairs.user[place]]), 40)}, page of {moment}"
     )
     table = Table(title=Text(head), title_justify="left", box=box.SIMPLE, expand=True)
     table.add_column("slot", no_wrap=True)

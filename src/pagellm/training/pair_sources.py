@@ -6,7 +6,7 @@ Takes records and a window of time; knows no family of pairs and no file.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 
@@ -16,7 +16,15 @@ from pagellm.data.candidates import draw_pool
 from pagellm.data.contexts import contexts_between
 from pagellm.data.evidence import Evidence
 from pagellm.data.examination import Examination, estimate_examination
-from pagellm.data.preferences.situations import Engaged, Situations, channel_logits, from_baskets, from_pages, logged_contexts
+from pagellm.data.preferences.situations import (
+    Engaged,
+    Situations,
+    channel_logits,
+    event_gain,
+    from_baskets,
+    from_pages,
+    logged_contexts,
+)
 from pagellm.errors import DataError
 from pagellm.models.composer import candidate_logits
 from pagellm.models.run import Run
@@ -79,19 +87,25 @@ def situations(source: PairSource, slots: int, seed: int) -> Found:
     """
     shown = source.impressions
     if shown is not None:
-        examination = estimate_examination(shown)
+        examination = estimate_examination(_before(shown, source.end))
         pages = _engaged_pages(shown, source.begin, source.end)
         owner = np.repeat(shown.user, np.diff(shown.offsets))
         inside = np.repeat(np.isin(np.arange(len(shown)), pages), np.diff(shown.offsets)) & _engaged(shown)
         words = f"{examination.source}: {examination.why}"
-        return Found(_of_pages(source, shown, pages, examination), Engaged(owner[inside], shown.item[inside]), words)
+        return Found(
+            _of_pages(source, shown, pages, examination),
+            Engaged(owner[inside], shown.item[inside], np.repeat(shown.time, np.diff(shown.offsets))[inside]),
+            words,
+        )
     contexts = contexts_between(source.log, source.begin, source.end)
     contexts = contexts.take(contexts.warm & (contexts.target_stop > contexts.stop))
     if not len(contexts):
         raise DataError("The window holds no basket of a user with a history, so there is nothing to mine. Widen it.")
-    inside = (source.log.time >= source.begin) & (source.log.time < source.end)
-    engaged = Engaged(source.log.user[inside], source.log.item[inside])
-    return Found(_of_baskets(source, contexts, slots, seed), engaged, "nobody knows what was seen: every pair weighs the same")
+    inside = (source.log.time < source.end) & (event_gain(source.log) > 0)
+    engaged = Engaged(source.log.user[inside], source.log.item[inside], source.log.time[inside])
+    return Found(
+        _of_baskets(source, contexts, slots, seed), engaged, "nobody knows what was seen: all pairs of whole pages weigh the same"
+    )
 
 
 def _of_baskets(source: PairSource, contexts: Contexts, slots: int, seed: int) -> Iterator[Situations]:
@@ -107,6 +121,18 @@ def _of_pages(source: PairSource, shown: Impressions, pages: I64, examination: E
         contexts = logged_contexts(shown, source.log, some)
         pool, logits = source.candidates(contexts)
         yield from_pages(shown, contexts, some, pool, logits, examination)
+
+
+def _before(shown: Impressions, end: int) -> Impressions:
+    """The pages before a time, so that nothing after the window weighs in it."""
+    pages = shown.time < end
+    if pages.all():
+        return shown
+    sizes = np.diff(shown.offsets)
+    slots = np.repeat(pages, sizes)
+    parts = {f.name: getattr(shown, f.name) for f in fields(shown)}
+    out = {name: column[pages if len(column) == len(pages) else slots] for name, column in parts.items() if name != "offsets"}
+    return Impressions(**out, offsets=np.concatenate([[0], np.cumsum(sizes[pages])]))
 
 
 def _engaged(shown: Impressions) -> Bool:

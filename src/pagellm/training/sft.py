@@ -72,6 +72,9 @@ def fit_language_model(
     steps = per_epoch * max(config.epochs, -(-config.min_steps // max(per_epoch, 1)))
     plan: list[I64] = []
     item = event = None
+    trained = [
+        p for group in state.optimizer.param_groups for p in group["params"]
+    ]  # others may hold gradients of an earlier stage
     while state.step < steps:
         epoch, at = divmod(state.step, per_epoch)
         if at == 0 or not plan:
@@ -87,7 +90,7 @@ def fit_language_model(
             group["lr"] = lr
         state.optimizer.zero_grad()
         loss.backward()
-        norm = torch.nn.utils.clip_grad_norm_(net.parameters(), config.clip)
+        norm = torch.nn.utils.clip_grad_norm_(trained, config.clip)
         state.optimizer.step()
         state.step += 1
         yield Step(stage, state.step, steps, float(loss.detach()), lr, float(norm))

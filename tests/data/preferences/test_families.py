@@ -78,8 +78,8 @@ def situations(count: int = 200, seed: int = 0, logged: bool = True) -> Situatio
 
 S = situations()
 KEY = keys_of(S, 0)
-ENGAGED = Engaged(*(np.array(column, np.int32) for column in zip(*np.argwhere(S.gain > 0), strict=True)))
-ENGAGED = Engaged(S.contexts.user[ENGAGED.user], S.items[ENGAGED.user, ENGAGED.item])
+_WHO, _WHERE = np.nonzero(S.gain > 0)
+ENGAGED = Engaged(S.contexts.user[_WHO], S.items[_WHO, _WHERE], np.arange(len(_WHO), dtype=np.int64))
 PLACE = {int(user): c for c, user in enumerate(S.contexts.user)}
 
 

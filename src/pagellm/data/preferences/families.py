@@ -36,7 +36,8 @@ def relevance(s: Situations, key: np.ndarray, engaged: Engaged) -> Pairs:
     for operator in (Operator.POLICY, Operator.MATCHED, Operator.CHANNEL, Operator.FOREIGN):
         made = _blank(s)
         kernels.replace(
-            *_history(s), s.items, s.gain, s.look, s.pool, s.logits, key, int(operator), s.contexts.user, engaged.user, engaged.item,
+            *_history(s), s.items, s.gain, s.look, s.pool, s.logits, key, int(operator),
+            s.contexts.user, s.contexts.time, engaged.user, engaged.time, engaged.item,
             made.rejected, made.slot, made.severity,
         )  # fmt: skip
         parts.append(_pairs(s, made, Family.RELEVANCE, operator))

@@ -42,7 +42,9 @@ def replace(  # type: ignore[no-untyped-def]
     key,
     operator,
     user,
+    moment,
     owner,
+    when,
     engaged,
     rejected,
     slot,
@@ -63,12 +65,18 @@ def replace(  # type: ignore[no-untyped-def]
         for s in range(items.shape[1]):
             if gain[c, s] <= 0:
                 continue
+            copies = 0
+            for t in range(items.shape[1]):
+                copies += items[c, t] == items[c, s]
+            if copies > 1:  # it would still stand elsewhere on the page
+                left -= 1
+                continue
             take = chance(key[c], stream + 1 + s) * left < wanted - done
             left -= 1
             if not take:
                 continue
             j = _stand_in(log_item, start[c], stop[c], target_stop[c], rejected[c], items[c], s, pool[c], logits[c],
-                          key[c], stream + 1_000 * (s + 1), operator, user[c], owner, engaged)  # fmt: skip
+                          key[c], stream + 10_000 * (s + 1), operator, user[c], moment[c], owner, when, engaged)  # fmt: skip
             if j < 0:
                 continue
             done += 1
@@ -81,23 +89,33 @@ def replace(  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def _stand_in(log_item, start, stop, target_stop, page, chosen, s, pool, logits, key, stream, operator, user, owner, engaged):  # type: ignore[no-untyped-def]
+def _stand_in(  # type: ignore[no-untyped-def]
+    log_item, start, stop, target_stop, page, chosen, s, pool, logits, key, stream, operator, user, moment, owner, when, engaged
+):
     """The item that takes the place of an engaged one, -1 where there is none."""
     if operator == 3:  # FOREIGN: what others engaged with
         for attempt in range(20):
             e = int(chance(key, stream + attempt) * len(owner))
             j = engaged[e]
-            if owner[e] != user and not _holds(page, j) and not _holds(chosen, j) and not _holds(log_item[start:target_stop], j):
+            if (
+                owner[e] != user
+                and when[e] < moment
+                and not _holds(page, j)
+                and not _holds(chosen, j)
+                and not _holds(log_item[start:target_stop], j)
+            ):
                 return j
         return -1
-    own = 0.0
+    own, known = 0.0, False
     for a in range(len(pool)):
         if pool[a] == chosen[s]:
-            own = logits[a]
+            own, known = logits[a], True
+    if operator == 1 and not known:  # nobody knows how good the policy finds it
+        return -1
     best, found = -np.inf, -1
     for a in range(len(pool)):
         j = pool[a]
-        if j < 0 or _holds(page, j) or _holds(chosen, j) or _holds(log_item[stop:target_stop], j):
+        if j < 0 or _holds(page, j) or _holds(chosen, j) or _holds(log_item[start:target_stop], j):
             continue
         u = chance(key, stream + a)
         if operator == 0:  # POLICY: a draw of its softmax
@@ -131,9 +149,9 @@ def move_down(items, gain, seen, look, key, rejected, slot, severity):  # type: 
                 continue
             best, found = -1.0, -1
             for t in range(width):
-                lower = look[c, t] < look[c, s] and moved[t] < moved[s] and moved[t] == gain[c, t]
+                lower = look[c, t] < look[c, s] and moved[t] < moved[s] and moved[t] == gain[c, t] and items[c, t] != items[c, s]
                 if items[c, t] >= 0 and seen[c, t] >= SEEN and lower and rejected[c, t] == items[c, t]:
-                    u = chance(key[c], stream + (s + 1) * 1_000 + t)
+                    u = chance(key[c], stream + (s + 1) * 10_000 + t)
                     if u > best:
                         best, found = u, t
             if found < 0:
@@ -184,7 +202,7 @@ def draw_swaps(items, gain, seen, look, key, most, context, better, worse, weigh
             for k in range(n):
                 context[at], better[at], worse[at] = c, i, slots[k]
                 weight[at] = (mine - gains[k]) * abs(here - looks[k])
-                at += (mine > gains[k]) & (here != looks[k])
+                at += (mine > gains[k]) & (here != looks[k]) & (items[c, i] != items[c, slots[k]])
         if at - first > most:
             at = _keep(key[c], stream, width, most, first, at, better, worse, weight, luck)
     return at
@@ -310,8 +328,8 @@ def refill(log_item, start, stop, target_stop, items, gain, near, key, operator,
             j = -1
             for attempt in range(10):
                 u, v = (
-                    chance(key[c], stream + 1_000 * (s + 1) + 2 * attempt),
-                    chance(key[c], stream + 1_000 * (s + 1) + 2 * attempt + 1),
+                    chance(key[c], stream + 10_000 * (s + 1) + 2 * attempt),
+                    chance(key[c], stream + 10_000 * (s + 1) + 2 * attempt + 1),
                 )
                 if operator == 8:  # CONSUMED
                     if stop[c] > start[c]:
@@ -326,9 +344,14 @@ def refill(log_item, start, stop, target_stop, items, gain, near, key, operator,
                         while n < near.shape[1] and near[items[c, t], n] >= 0:
                             n += 1
                         j = near[items[c, t], int(v * n)] if n else -1
-                if j >= 0 and (operator == 7 or not _holds(rejected[c], j)) and not _holds(log_item[stop[c] : target_stop[c]], j):
+                if (
+                    j >= 0
+                    and j != items[c, s]
+                    and (operator == 7 or not _holds(rejected[c], j))
+                    and not _holds(log_item[stop[c] : target_stop[c]], j)
+                ):
                     break
-                j = -1 if operator != 7 else j
+                j = -1
             if j >= 0:
                 rejected[c, s] = j
                 filled += 1

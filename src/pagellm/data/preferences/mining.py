@@ -55,8 +55,7 @@ def mine(
 ) -> tuple[Pairs, MiningReport]:
     """Pairs of all families.
 
-    A pair depends on its context, its page and the seed alone, not on how situations are cut into chunks; which pairs the caps leave
-    depends on all that was found.
+    Equal situations, chunks and seed give equal pairs; which of them the caps leave depends on all that was found.
     """
     report = MiningReport(examination=examination)
     parts = []

@@ -59,6 +59,7 @@ class Engaged:
 
     user: I32  # [engagement]
     item: I32  # [engagement]
+    time: I64  # [engagement] unix seconds; a context draws from older ones
 
 
 def from_baskets(contexts: Contexts, pool: I32, logits: F32, slots: int, seed: int) -> Situations:
@@ -71,9 +72,9 @@ def from_baskets(contexts: Contexts, pool: I32, logits: F32, slots: int, seed: i
     log = contexts.log
     items = np.full((len(contexts), slots), NO_ITEM, np.int32)
     source = np.full((len(contexts), slots), -1, np.int64)
-    key = _keys(contexts, np.full(len(contexts), -1, np.int64), seed)
-    _fill_pages(log.item, contexts.stop, contexts.target_stop, pool, logits, key, items, source)
+    key = _keys(contexts, np.full(len(contexts), -2, np.int64), seed)  # other draws than those of the families
     value = event_gain(log)
+    _fill_pages(log.item, value, contexts.stop, contexts.target_stop, pool, logits, key, items, source)
     engaged = source >= 0
     at = np.maximum(source, 0)
     real = items != NO_ITEM
@@ -156,7 +157,7 @@ def _keys(contexts: Contexts, page: I64, seed: int) -> np.ndarray:
 
 
 @njit(cache=True)
-def _fill_pages(item, stop, target_stop, pool, logits, key, items, source):  # type: ignore[no-untyped-def]
+def _fill_pages(item, value, stop, target_stop, pool, logits, key, items, source):  # type: ignore[no-untyped-def]
     slots = items.shape[1]
     for c in range(len(stop)):
         width = pool.shape[1]
@@ -168,7 +169,7 @@ def _fill_pages(item, stop, target_stop, pool, logits, key, items, source):  # t
                 continue
             room += 1
             for e in range(stop[c], target_stop[c]):
-                if item[e] == pool[c, a]:
+                if item[e] == pool[c, a] and value[e] > 0 and (wanted[a] < 0 or value[e] > value[wanted[a]]):
                     wanted[a] = e
             n_wanted += wanted[a] >= 0
             worth[a] = logits[c, a] - np.log(-np.log(chance(key[c], a)))
