@@ -74,6 +74,10 @@ def test_pages_of_different_width_join() -> None:
         (lambda f: f.with_columns(page_id=pl.lit("p?")), "Page 'p\\?'"),
         (lambda f: f.with_columns(rejected=pl.col("rejected").list.head(0)), "unequal length"),
         (lambda f: f.with_columns(item_id=pl.lit("gone")), "Item 'gone' is not in the catalog"),
+        (lambda f: f.with_columns(event=pl.lit("sneeze")), "names event 'sneeze'"),
+        (lambda f: f.with_columns(chosen=pl.lit("i1 i2")), "Column 'chosen' .* must be List"),
+        (lambda f: f.with_columns(time=pl.lit("noon")), "Column 'time' .* must be Int64"),
+        (lambda f: f.with_columns(family=pl.lit(None, pl.String)), "Column 'family' .* misses"),
     ],
 )
 def test_a_file_that_does_not_fit_is_refused_by_name(tmp_path: Path, change: object, words: str) -> None:

@@ -228,6 +228,17 @@ COLUMNS = (
 )
 
 
+_TEXT, _PAGE, _PLACES = pl.String(), pl.List(pl.String), pl.List(pl.Int16)
+_KINDS: dict[str, pl.DataType] = {
+    **dict.fromkeys(("user_id", "page_id", "family", "operator", "item_id", "event"), _TEXT),
+    **dict.fromkeys(("chosen", "rejected"), _PAGE),
+    **dict.fromkeys(("row", "col"), _PLACES),
+    "time": pl.Int64(),
+    **dict.fromkeys(("severity", "weight", "gain"), pl.Float32()),
+}
+"""Types of the columns of a pairs file; numbers may be of any width."""
+
+
 def pairs_frame(path: Path) -> pl.DataFrame:
     """The table of a pairs file, checked for its columns and for pages of equal length. Raises DataError."""
     try:
@@ -237,7 +248,21 @@ def pairs_frame(path: Path) -> pl.DataFrame:
     lacking = [name for name in COLUMNS if name not in frame.columns]
     if lacking:
         raise DataError(f"The file {path} has no column {lacking[0]!r}, so it holds no pairs. Make it with: pagellm pairs mine")
-    known = {"family": [f.name.lower() for f in Family], "operator": [o.name.lower() for o in Operator]}
+    odd = [
+        n for n in COLUMNS if not frame.schema[n].is_(_KINDS[n]) and not (_KINDS[n].is_numeric() and frame.schema[n].is_numeric())
+    ]
+    if odd:
+        raise DataError(
+            f"Column {odd[0]!r} of {path} must be {_KINDS[odd[0]]}. Got {frame.schema[odd[0]]}. Mine the pairs again."
+        )
+    gaps = [name for name in COLUMNS if name != "page_id" and frame[name].null_count()]
+    if gaps:
+        raise DataError(f"Column {gaps[0]!r} of {path} misses {frame[gaps[0]].null_count():,} values. Mine the pairs again.")
+    known = {
+        "family": [f.name.lower() for f in Family],
+        "operator": [o.name.lower() for o in Operator],
+        "event": [e.name.lower() for e in Event],
+    }
     for name, values in known.items():
         strange = frame.filter(~pl.col(name).is_in(values))
         if len(strange):
