@@ -133,3 +133,16 @@ def test_a_log_without_positive_feedback_is_said(world: Path, tmp_path: Path, ca
     events.filter(~pl.col("event").is_in(["select_item", "add_to_cart", "purchase"])).write_parquet(folder / "events.parquet")
     assert run(["pairs", "mine", str(folder), "--out", str(tmp_path / "p.parquet")]) == 3
     assert "no_positive_feedback" in capsys.readouterr().err
+
+
+def test_hidden_items_stand_in_for_nothing(tiny_shop: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "half"
+    folder.mkdir()
+    (folder / "interactions.parquet").write_bytes((tiny_shop / "interactions.parquet").read_bytes())
+    items = pl.read_parquet(tiny_shop / "items.parquet").with_row_index("n")
+    items.with_columns(hidden=pl.col("n") % 2 == 0).drop("n").write_parquet(folder / "items.parquet")
+    hidden = set(items.filter(pl.col("n") % 2 == 0)["item_id"])
+    pairs = mined(folder, tmp_path / "pairs.parquet", "--from", "0.3").filter(pl.col("operator") != "consumed")
+    assert len(pairs) > 100
+    for row in pairs.iter_rows(named=True):
+        assert not hidden & (set(row["rejected"]) - set(row["chosen"]))

@@ -6,7 +6,7 @@ Takes folders and files, gives pairs. Knows no terminal.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +18,13 @@ from pagellm.data.content import content_vectors
 from pagellm.data.contexts import ALWAYS, contexts_at, cut_time
 from pagellm.data.preferences.mining import MiningReport, likeness_of, mine
 from pagellm.data.preferences.pairs import Family, Pairs, pairs_notes, preference_rows, read_pairs, write_pairs
+from pagellm.data.preferences.situations import Engaged
 from pagellm.data.readers import read_log
 from pagellm.errors import DataError, UsageError
 from pagellm.models.run import load_run, make_evidence, make_run_split
 from pagellm.pipeline import set_threads
-from pagellm.training.pair_sources import PairSource, channel_candidates, policy_candidates, situations
-from pagellm.types import F32, I64, Impressions, Interactions
+from pagellm.training.pair_sources import PairSource, channel_candidates, policy_candidates, situations, visible
+from pagellm.types import F32, I64, NO_ITEM, Impressions, Interactions
 
 
 @dataclass(frozen=True)
@@ -112,8 +113,12 @@ def mine_pairs(
     if last > 0.9:
         tell("These events are the test part of the default split: whoever learns from their pairs cannot be judged on it.")
     found = situations(PairSource(shop.log, shop.impressions, shop.candidates, begin, end), config.slots, seed)
+    shown, engaged = visible(shop.catalog), found.engaged
     likeness = likeness_of(shop.catalog, shop.content, config)
-    pairs, report = mine(found.chunks, found.engaged, likeness, config, seed, found.examination)
+    likeness = replace(likeness, near=np.where((likeness.near >= 0) & shown[likeness.near], likeness.near, NO_ITEM))
+    kept = shown[engaged.item]  # no hidden item stands in for another
+    engaged = Engaged(engaged.user[kept], engaged.item[kept], engaged.time[kept])
+    pairs, report = mine(found.chunks, engaged, likeness, config, seed, found.examination)
     if not len(pairs):
         raise DataError(
             "No pair could be made: no engaged item of the window is among the candidates. Widen it, or look at the catalog."
