@@ -116,9 +116,10 @@ def _of_baskets(source: PairSource, contexts: Contexts, slots: int, seed: int) -
 
 
 def _of_pages(source: PairSource, shown: Impressions, pages: I64, examination: Examination) -> Iterator[Situations]:
+    every = logged_contexts(shown, source.log, pages)
     for begin in range(0, len(pages), _CHUNK):
         some = pages[begin : begin + _CHUNK]
-        contexts = logged_contexts(shown, source.log, some)
+        contexts = every.take(np.arange(begin, begin + len(some)))
         pool, logits = source.candidates(contexts)
         yield from_pages(shown, contexts, some, pool, logits, examination)
 

@@ -252,9 +252,8 @@ def one_theme(  # type: ignore[no-untyped-def]
     """Diversity: slots without engagement take what is most like an engaged item, at least as relevant as the page's least item."""
     stream, width = 5 * _STREAM, items.shape[1]
     for c in range(len(items)):
-        anchor, best, free, size = -1, -1.0, 0, 0
+        anchor, best, free = -1, -1.0, 0
         for s in range(width):
-            size += items[c, s] >= 0
             free += items[c, s] >= 0 and gain[c, s] == 0
             u = chance(key[c], stream + s)
             if gain[c, s] > 0 and u > best:

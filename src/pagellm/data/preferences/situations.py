@@ -114,24 +114,23 @@ def from_pages(
     width = max(int(sizes.max(initial=1)), 1)
     inside = np.arange(width) < sizes[:, None]
     slot = np.where(inside, shown.offsets[pages][:, None] + np.arange(width), 0)
-    marks = ((shown.purchased, Event.PURCHASE), (shown.carted, Event.ADD_TO_CART), (shown.clicked, Event.SELECT_ITEM))
-    event = np.zeros(len(shown.item), np.int8)
-    for marked, kind in reversed(marks):
-        event[marked] = kind
+    event = np.zeros(slot.shape, np.int8)
+    marks = ((shown.clicked, Event.SELECT_ITEM), (shown.carted, Event.ADD_TO_CART), (shown.purchased, Event.PURCHASE))
+    for marked, kind in marks:  # the strongest comes last
+        event[marked[slot] & inside] = kind
     gain = np.array([GAINS.get(kind, 0.0) if kind else 0.0 for kind in Event], np.float32)[event]
-    look = examination.of(shown.row, shown.col).astype(np.float32)
-    seen = np.where(event > 0, 1.0, np.where(shown.viewed == 1, 1.0, np.where(shown.viewed == 0, 0.0, look))).astype(np.float32)
-    padded = [np.where(inside, column[slot], 0) for column in (gain, event, seen, look, shown.row, shown.col)]
-    gain_of, event_of, seen_of, look_of, row, col = padded
+    row, col, viewed = (np.where(inside, column[slot], 0) for column in (shown.row, shown.col, shown.viewed))
+    look = np.where(inside, examination.of(row, col), 0)
+    seen = np.where((event > 0) | (viewed == 1), 1.0, np.where(viewed == 0, 0.0, look))
     items = np.where(inside, shown.item[slot], NO_ITEM).astype(np.int32)
     return Situations(
         contexts,
         pages,
         items,
-        gain_of.astype(np.float32),
-        event_of.astype(np.int8),
-        seen_of.astype(np.float32),
-        look_of.astype(np.float32),
+        gain,
+        event,
+        seen.astype(np.float32),
+        look.astype(np.float32),
         row.astype(np.int16),
         col.astype(np.int16),
         pool,
