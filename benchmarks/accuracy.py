@@ -83,7 +83,7 @@ def one_ablation(base: Path, folder: Path, drop: list[str]) -> dict[str, Any]:
     net = make_net(config, whole.content, whole.catalog)
     net.load_state_dict(read_tensors(base / LM)[0])
     evidence = make_evidence(whole.catalog, split, whole.content, config)
-    for _ in fit_evidence_head(net, config, split, evidence):
+    for _ in fit_evidence_head(net, config, split.between_cuts(), evidence):
         pass
     head = {name: value for name, value in net.state_dict().items() if name.startswith("evidence.")}
     net.load_state_dict({**whole.net.state_dict(), **head})

@@ -79,6 +79,7 @@ def situations(frame: Any) -> Any:
         place,
         pool,
         pool.astype(np.float32),
+        np.zeros(items.shape, np.float32),
     )
     return Situations(contexts, page, items, *parts)
 

@@ -12,7 +12,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from pagellm.errors import DataError
-from pagellm.types import I32, NO_ITEM
+from pagellm.types import I32, NO_ITEM, Bool
 
 TITLE_CHARS = 200
 """Titles are cut here: beyond it no shop shows more, and 5,000-character titles are an attack or an accident."""
@@ -70,6 +70,13 @@ class Catalog:
                 )
             found.append(place)
         return np.array(found, np.int32)
+
+    @property
+    def shown(self) -> Bool:
+        """[item] what may be shown at all: every item whose flag `hidden` is not set."""
+        if "hidden" not in self.frame.columns or self.frame["hidden"].dtype != pl.Boolean:
+            return np.ones(len(self), bool)
+        return ~self.frame["hidden"].fill_null(False).to_numpy()
 
     def has(self, name: str) -> bool:
         """Whether the catalog has this column with at least one value."""

@@ -13,14 +13,18 @@ from typing import Any
 
 import numpy as np
 
+from pagellm.data.contexts import contexts_of
 from pagellm.data.search import TextIndex
 from pagellm.errors import UsageError
 from pagellm.layout.spec import Layout
 from pagellm.models.composer import LanguagePolicy
 from pagellm.models.decoding import Writing
-from pagellm.models.run import LAYOUT, Run
+from pagellm.models.multi_grained import Receipt
+from pagellm.models.reward_files import load_rewards
+from pagellm.models.run import LAYOUT, REWARD, Run
+from pagellm.reporting.receipt import ReceiptView, receipt_view
 from pagellm.reporting.view import PageView, page_view
-from pagellm.types import DAY, I32, NO_ITEM, Context, Event, Page
+from pagellm.types import DAY, I32, NO_ITEM, Context, Event, Page, PageBatch, Slot
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,9 @@ class Composed:
     context: Context
     pages: tuple[Page, ...]
     explained: tuple[dict[str, dict[str, float]], ...]  # a page: slot id -> part of the score -> size; empty where not asked for
+    receipts: tuple[
+        Receipt | None, ...
+    ]  # a page: where its reward comes from; None where not asked for or the run has no rewards
     facts: dict[str, object]
     notes: tuple[str, ...]  # about the context: an unknown user, a query without a match
 
@@ -50,13 +57,23 @@ class Composed:
                 row_kinds=kinds,
                 explain=parts or None,
                 facts=self.facts,
+                receipt=self._receipt_view(page, receipt),
             )
-            for page, parts in zip(self.pages, self.explained, strict=True)
+            for page, parts, receipt in zip(self.pages, self.explained, self.receipts, strict=True)
         ]
 
     def as_json(self) -> list[dict[str, Any]]:
         """The pages as plain values, in the form of the page API."""
-        return [self._page_json(page, parts) for page, parts in zip(self.pages, self.explained, strict=True)]
+        every = zip(self.pages, self.explained, self.receipts, strict=True)
+        return [self._page_json(page, parts) | _receipt_json(page, receipt) for page, parts, receipt in every]
+
+    def _receipt_view(self, page: Page, receipt: Receipt | None) -> ReceiptView | None:
+        if receipt is None:
+            return None
+        titles = ["" if slot.item == NO_ITEM else self.run.catalog.titles[slot.item] for slot in page.slots]
+        parts = {name: values.tolist() for name, values in receipt.parts.items()}
+        figures = (receipt.constant, receipt.total, receipt.alone, receipt.swap, receipt.disagreement)
+        return receipt_view([_slot_id(slot) for slot in page.slots], titles, parts, *figures)
 
     @property
     def _row_columns(self) -> tuple[list[str], list[str]]:
@@ -79,7 +96,7 @@ class Composed:
         }
 
     def _slot_json(self, slot: Any, parts: dict[str, dict[str, float]]) -> dict[str, Any]:
-        name = f"r{slot.row}c{slot.col}"
+        name = _slot_id(slot)
         out = {
             "slot_id": name,
             "col": slot.col,
@@ -123,8 +140,44 @@ def compose_for(
     drawn = policy.draw([context], only)
     pages = policy.write(drawn, [context], np.random.default_rng(seed), group)[0]
     parts = tuple(policy.parts(drawn, page) if explain else {} for page in pages)
+    receipts = receipts_of(run, context, pages) if explain else (None,) * len(pages)
     facts: dict[str, object] = {"policy": "pagellm", "run": run.folder.name, "data": str(run.facts["name"]), "seed": seed}
-    return Composed(run, layout, context, tuple(pages), parts, facts, notes)
+    return Composed(run, layout, context, tuple(pages), parts, receipts, facts, notes)
+
+
+def receipts_of(run: Run, context: Context, pages: Sequence[Page]) -> tuple[Receipt | None, ...]:
+    """Where the reward of each page comes from; None for each where the run has learned no rewards."""
+    if not (run.folder / REWARD).exists():
+        return (None,) * len(pages)
+    reward, _ = load_rewards(run)
+    width = max(len(page.slots) for page in pages)
+    items, row, col = np.full((len(pages), width), NO_ITEM, np.int32), *np.zeros((2, len(pages), width), np.int16)
+    for p, page in enumerate(pages):
+        for s, slot in enumerate(page.slots):
+            items[p, s], row[p, s], col[p, s] = slot.item, slot.row, slot.col
+    return tuple(reward.explain(PageBatch(contexts_of([context]), np.zeros(len(pages), np.int64), items, row, col)))
+
+
+def _receipt_json(page: Page, receipt: Receipt | None) -> dict[str, Any]:
+    """The receipt under its key; nothing without one."""
+    if receipt is None:
+        return {}
+    names = [_slot_id(slot) for slot in page.slots]
+    swap = receipt.swap
+    return {
+        "receipt": {
+            "total": receipt.total,
+            "constant": receipt.constant,
+            "parts": {part: {names[s]: float(values[s]) for s in receipt.alone} for part, values in receipt.parts.items()},
+            "without": {names[s]: change for s, change in receipt.alone.items()},
+            "best_swap": None if swap is None else {"slots": [names[swap[0]], names[swap[1]]], "gain": swap[2]},
+            "disagreement": receipt.disagreement,
+        }
+    }
+
+
+def _slot_id(slot: Slot) -> str:
+    return f"r{slot.row}c{slot.col}"
 
 
 def run_layout(run: Run, slots: int) -> Layout:

@@ -25,6 +25,16 @@ class SplitConfig(_Section):
     protocol: Literal["temporal", "last-out", "multivae"] = "temporal"
     valid_at: float = Field(0.8, gt=0, lt=1, description="share of events before validation begins (temporal)")
     test_at: float = Field(0.9, gt=0, lt=1, description="share of events before the test begins (temporal)")
+    reward_at: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="share of events that the policy learns from where rewards are learned too: they take what lies between this and "
+        "valid_at. Training until a stage after sft sets it to .7",
+    )
+    held_out: float = Field(
+        0.2, ge=0, lt=1, description="share of users that rewards and reinforcement learning never learn from"
+    )
     repeats: bool = Field(False, description="whether a page may hold what its user already took")
 
 
@@ -98,6 +108,28 @@ class PairConfig(_Section):
     per_item: int = Field(500, ge=1, description="pairs of one family that may rest on one engaged item")
 
 
+class RewardConfig(_Section):
+    """Page reward and item reward, learned from the pairs."""
+
+    hidden: int = Field(48, ge=4, le=1_024, description="size of the shared trunk's vectors")
+    head_hidden: int = Field(16, ge=2, le=512, description="inner size of a head of one member")
+    members: int = Field(4, ge=1, le=16, description="members of the ensemble")
+    epochs: int = Field(4, ge=1, le=500, description="passes over the pairs")
+    min_steps: int = Field(300, ge=0, description="steps at least, however few the pairs: passes are added")
+    batch: int = Field(512, ge=2, le=65_536, description="pairs a step")
+    lr: float = Field(2e-3, gt=0, le=1, description="peak learning rate")
+    weight_decay: float = Field(1e-2, ge=0, le=1, description="of matrices")
+    margin: float = Field(0.5, ge=0, le=10, description="by how much a pair of severity 1 must be told apart, in log-odds")
+    relevance: float = Field(1.0, ge=0, le=100, description="weight of the family in the page reward")
+    ranking: float = Field(1.0, ge=0, le=100, description="weight of the family in the page reward")
+    diversity: float = Field(1.0, ge=0, le=100, description="weight of the family in the page reward")
+    redundancy: float = Field(1.0, ge=0, le=100, description="weight of the family in the page reward")
+    alpha: float = Field(
+        0.5, ge=0, le=1, description="share of the page reward in the multi-grained reward; the rest is the item reward's"
+    )
+    contexts: int = Field(1_500, ge=10, description="contexts that calibration looks at")
+
+
 class RunConfig(_Section):
     """Everything that a run was made with."""
 
@@ -111,6 +143,7 @@ class RunConfig(_Section):
     model: ModelConfig = ModelConfig()
     sft: SFTConfig = SFTConfig()
     pairs: PairConfig = PairConfig()
+    reward: RewardConfig = RewardConfig()
 
 
 PROFILES: dict[str, dict[str, dict[str, Any]]] = {
@@ -142,16 +175,12 @@ def resolve(profile: str = "small", settings: Iterable[str] = (), **top: Any) ->
     """
     if profile not in PROFILES:
         raise UsageError(f"The profile must be one of {', '.join(PROFILES)}. Got {profile!r}.")
-    tree: dict[str, Any] = {"profile": profile, **top, **{k: dict(v) for k, v in PROFILES[profile].items()}}
-    for text in settings:
-        path, equals, value = text.partition("=")
-        if not equals:
-            raise UsageError(f"A setting must look like section.key=value. Got {text!r}. Example: --set sft.epochs=4")
-        _put(tree, path.strip(), _value(value.strip()))
-    try:
-        return RunConfig.model_validate(tree)
-    except ValidationError as error:
-        raise UsageError("; ".join(_words(e) for e in error.errors())) from error
+    return _validated({"profile": profile, **top, **{k: dict(v) for k, v in PROFILES[profile].items()}}, settings)
+
+
+def adjust(config: RunConfig, settings: Iterable[str]) -> RunConfig:
+    """A configuration with `section.key=value` texts on top. Raises UsageError as `resolve` does."""
+    return _validated(config.model_dump(), settings)
 
 
 def known_keys(model: type[BaseModel] = RunConfig, prefix: str = "") -> list[str]:
@@ -164,6 +193,18 @@ def known_keys(model: type[BaseModel] = RunConfig, prefix: str = "") -> list[str
         else:
             keys.append(prefix + name)
     return keys
+
+
+def _validated(tree: dict[str, Any], settings: Iterable[str]) -> RunConfig:
+    for text in settings:
+        path, equals, value = text.partition("=")
+        if not equals:
+            raise UsageError(f"A setting must look like section.key=value. Got {text!r}. Example: --set sft.epochs=4")
+        _put(tree, path.strip(), _value(value.strip()))
+    try:
+        return RunConfig.model_validate(tree)
+    except ValidationError as error:
+        raise UsageError("; ".join(_words(e) for e in error.errors())) from error
 
 
 def _put(tree: dict[str, Any], path: str, value: Any) -> None:

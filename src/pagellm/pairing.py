@@ -6,25 +6,25 @@ Takes folders and files, gives pairs. Knows no terminal.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from pagellm.catalog import Catalog
-from pagellm.config import resolve
+from pagellm.config import RunConfig, adjust, resolve
 from pagellm.data.content import content_vectors
 from pagellm.data.contexts import ALWAYS, contexts_at, cut_time
-from pagellm.data.preferences.mining import MiningReport, likeness_of, mine
+from pagellm.data.likeness import likeness_of
+from pagellm.data.preferences.mining import MiningReport
 from pagellm.data.preferences.pairs import Family, Pairs, pairs_notes, preference_rows, read_pairs, write_pairs
-from pagellm.data.preferences.situations import Engaged
 from pagellm.data.readers import read_log
 from pagellm.errors import DataError, UsageError
 from pagellm.models.run import load_run, make_evidence, make_run_split
 from pagellm.pipeline import set_threads
-from pagellm.training.pair_sources import PairSource, channel_candidates, policy_candidates, situations, visible
-from pagellm.types import F32, I64, NO_ITEM, Impressions, Interactions
+from pagellm.training.pair_sources import PairSource, channel_candidates, mine_source, policy_candidates
+from pagellm.types import F32, I64, Impressions, Interactions
 
 
 @dataclass(frozen=True)
@@ -69,6 +69,8 @@ class Shop:
     impressions: Impressions | None
     content: F32  # [item, dim]
     candidates: Callable[..., Any]
+    config: RunConfig  # the run's, or the defaults
+    fingerprint: str  # of the data
     learned: float  # share of the events that the policy has learned from, 0 without one
 
 
@@ -82,18 +84,20 @@ def open_shop(source: Path) -> Shop:
                 f"The run {source} was split by {run.split.protocol}, which does not part past and future, so its policy knows every "
                 "window. Mine from a run with split.protocol=temporal, or from the data folder."
             )
-        learned = 1.0 if run.config.sft.refresh == "end" else run.config.split.test_at
-        return Shop(run.catalog, run.split.log, run.impressions, run.content, policy_candidates(run), learned)
+        cuts = run.config.split
+        learned = 1.0 if run.config.sft.refresh == "end" else cuts.reward_at or cuts.test_at
+        candidates, known = policy_candidates(run), str(run.facts["fingerprint"])
+        return Shop(run.catalog, run.split.log, run.impressions, run.content, candidates, run.config, known, learned)
     data, config = read_log(source), resolve("small")
     set_threads(config)
     content = content_vectors(data.catalog, config.candidates.content_dims)
     split = make_run_split(data.interactions, len(data.catalog), config)
     candidates = channel_candidates(make_evidence(data.catalog, split, content, config), data.catalog, config)
-    return Shop(data.catalog, data.interactions, data.impressions, content, candidates, 0.0)
+    return Shop(data.catalog, data.interactions, data.impressions, content, candidates, config, data.fingerprint, 0.0)
 
 
 def mine_pairs(
-    source: Path, out: Path, settings: Sequence[str], window: Window, seed: int, tell: Callable[[str], None] = print
+    folder: Path, out: Path, settings: Sequence[str], window: Window, seed: int, tell: Callable[[str], None] = print
 ) -> MiningReport:
     """Mines preference pairs from a run or a data folder into a Parquet file.
 
@@ -103,28 +107,21 @@ def mine_pairs(
     foreign = [text for text in settings if not text.strip().startswith("pairs.")]
     if foreign:
         raise UsageError(f"Mining takes settings of pairs alone. Got {foreign[0]!r}. Example: --set pairs.slots=20")
-    config = resolve("small", settings).pairs
+    resolve("small", settings)  # a mistake is told before anything is read
     if not out.absolute().parent.is_dir():
         raise UsageError(f"The folder {out.absolute().parent} for --out is not there. Create it, or name another file.")
-    shop = open_shop(source)
+    shop = open_shop(folder)
+    config = adjust(shop.config, settings).pairs
     first, last = window.shares(shop.learned)
     begin, end = cut_time(shop.log, first), cut_time(shop.log, last) if last < 1 else ALWAYS
     tell(f"Mining feedback between {first:.0%} and {last:.0%} of the events")
     if last > 0.9:
         tell("These events are the test part of the default split: whoever learns from their pairs cannot be judged on it.")
-    found = situations(PairSource(shop.log, shop.impressions, shop.candidates, begin, end), config.slots, seed)
-    shown, engaged = visible(shop.catalog), found.engaged
-    likeness = likeness_of(shop.catalog, shop.content, config)
-    likeness = replace(likeness, near=np.where((likeness.near >= 0) & shown[likeness.near], likeness.near, NO_ITEM))
-    kept = shown[engaged.item]  # no hidden item stands in for another
-    engaged = Engaged(engaged.user[kept], engaged.item[kept], engaged.time[kept])
-    pairs, report = mine(found.chunks, engaged, likeness, config, seed, found.examination)
-    if not len(pairs):
-        raise DataError(
-            "No pair could be made: no engaged item of the window is among the candidates. Widen it, or look at the catalog."
-        )
+    source = PairSource(shop.log, shop.impressions, shop.candidates, begin, end)
+    likeness = likeness_of(shop.catalog, shop.content, config.alike)
+    pairs, report, _ = mine_source(source, shop.catalog, likeness, config, seed, shop.config.split.repeats)
     page_ids = None if shop.impressions is None else shop.impressions.page_ids
-    write_pairs(out, pairs, shop.catalog, shop.log.user_ids, page_ids, {"source": str(source)})
+    write_pairs(out, pairs, shop.catalog, shop.log.user_ids, page_ids, {"data": shop.fingerprint})
     return report
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pagellm.config import RunConfig
+from pagellm.config import RunConfig, resolve
 from pagellm.errors import RunError, UsageError
 
 if TYPE_CHECKING:
@@ -45,7 +45,21 @@ def set_threads(config: RunConfig) -> int:
     return threads
 
 
-def train_run(data: Path, folder: Path, config: RunConfig, resume: bool = False, tell: Tell = print) -> Iterator[Step]:
+STAGES = ("sft", "reward")
+"""What `train_run` may go until, in order."""
+
+
+def stage_config(until: str, profile: str, settings: Sequence[str], seed: int) -> RunConfig:
+    """The configuration of a training that goes until a stage: beyond sft the policy stops earlier, so that later feedback is left."""
+    config = resolve(profile, settings, seed=seed)
+    if until == "sft" or config.split.reward_at is not None:
+        return config
+    return resolve(profile, [*settings, f"split.reward_at={config.split.valid_at * 7 / 8:g}"], seed=seed)
+
+
+def train_run(
+    data: Path, folder: Path, config: RunConfig, resume: bool = False, tell: Tell = print, until: str = "sft"
+) -> Iterator[Step]:
     """Trains a policy on a data folder into a run folder. Yields a `Step` a gradient step; ends with a finished run.
 
     Raises UsageError where the folder already holds something and `resume` is not asked for, RunError where what it holds was made
@@ -53,12 +67,31 @@ def train_run(data: Path, folder: Path, config: RunConfig, resume: bool = False,
     """
     from pagellm.data.content import content_vectors
     from pagellm.data.readers import read_log
-    from pagellm.models.run import data_facts, make_evidence, make_net, make_run_split, save_inputs, save_policy
+    from pagellm.models.run import (
+        POLICY,
+        REWARD,
+        data_facts,
+        finish,
+        make_evidence,
+        make_net,
+        make_run_split,
+        make_schedule,
+        open_run,
+        save_inputs,
+        save_policy,
+    )
+    from pagellm.models.storage import MANIFEST
+    from pagellm.training.run_rewards import learn_rewards
     from pagellm.training.run_sft import Job, clear_stages, supervised_stages
 
-    if finished(folder):
-        if not resume:
-            raise UsageError(f"The folder {folder} already holds a finished run. Name another folder with --run.")
+    if until != "sft" and config.split.reward_at is None:
+        raise UsageError(
+            "Rewards learn from feedback that the policy has not seen. Say where it stops: --set split.reward_at=0.7"
+        )
+    done = finished(folder)
+    if done and not resume:
+        raise UsageError(f"The folder {folder} already holds a finished run. Name another with --run, or go on with it: --resume")
+    if done and (until == "sft" or (folder / REWARD).exists()):
         tell(f"{folder} is already finished: nothing to do.")
         return
     begun = resume and (folder / "config.json").exists()
@@ -69,19 +102,28 @@ def train_run(data: Path, folder: Path, config: RunConfig, resume: bool = False,
     if begun:
         check_same(folder, config, data_facts(log))
     set_threads(config)
-    split = make_run_split(log.interactions, len(log.catalog), config)
-    content = content_vectors(log.catalog, config.candidates.content_dims)
-    save_inputs(folder, config, log, split, content)
-    evidence = make_evidence(log.catalog, split, content, config)
-    net = make_net(config, content, log.catalog)
-    yield from supervised_stages(Job(folder, config, split, evidence), net)
-    save_policy(folder, net)
+    if done:  # it goes on, so until its end it is none that can be loaded
+        (folder / MANIFEST).unlink()
+    if not (folder / POLICY).exists():
+        split = make_run_split(log.interactions, len(log.catalog), config)
+        schedule = make_schedule(split, config)
+        content = content_vectors(log.catalog, config.candidates.content_dims)
+        save_inputs(folder, config, log, split, content)
+        evidence = make_evidence(log.catalog, split, content, config)
+        net = make_net(config, content, log.catalog)
+        yield from supervised_stages(Job(folder, config, split, schedule, evidence), net)
+        save_policy(folder, net)
     clear_stages(folder)
+    if until != "sft":
+        yield from learn_rewards(open_run(folder), tell)
+    finish(folder)
 
 
 def finished(folder: Path) -> bool:
     """Whether the folder holds a run that was trained to its end."""
-    return (folder / "manifest.json").exists()
+    from pagellm.models.storage import MANIFEST
+
+    return (folder / MANIFEST).exists()
 
 
 def check_same(folder: Path, config: RunConfig, facts: dict[str, object]) -> None:

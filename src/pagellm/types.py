@@ -42,6 +42,11 @@ class Event(IntEnum):
     REFUND = 9
 
 
+TAKING = (Event.INTERACTION, Event.RATE, Event.PURCHASE)
+"""Kinds of events with which a user takes an item: unless a shop's users take things again, it needs not be shown to them any more. What
+was only clicked on or put into a cart is still wanted, more than most."""
+
+
 class Origin(IntEnum):
     """Why an item stands in its slot."""
 
@@ -76,6 +81,11 @@ class Interactions:
     def users(self) -> int:
         """Number of users."""
         return len(self.user_ids)
+
+    @property
+    def taken(self) -> Bool:
+        """[event] whether the user took the item with it, see `TAKING`."""
+        return np.isin(self.event, TAKING)
 
     def where(self, keep: Bool) -> Interactions:
         """The events at which `keep` [event] holds; user indexes stay as they are."""
@@ -197,6 +207,36 @@ class Page:
     def items(self) -> I32:
         """Catalog indexes in reading order, empty slots left out. Shape [filled slot]."""
         return np.array([s.item for s in self.slots if s.item != NO_ITEM], np.int32)
+
+
+@dataclass(frozen=True, slots=True)
+class PageBatch:
+    """Pages that are scored together: page p was made for context `place[p]`. Slots in reading order, padded with NO_ITEM."""
+
+    contexts: Contexts
+    place: I64  # [page] index into `contexts`
+    items: I32  # [page, slot] catalog indexes
+    row: I16  # [page, slot] row on the page, from 0
+    col: I16  # [page, slot] column in the row, from 0
+
+    def __len__(self) -> int:
+        return len(self.place)
+
+    def take(self, places: NDArray[np.intp] | Bool) -> PageBatch:
+        """The pages at these places, in this order."""
+        return PageBatch(self.contexts, self.place[places], self.items[places], self.row[places], self.col[places])
+
+    def with_items(self, items: I32) -> PageBatch:
+        """Other items [page, slot] at the same places."""
+        return PageBatch(self.contexts, self.place, items, self.row, self.col)
+
+
+class PageReward(Protocol):
+    """Anything that scores pages: one number a page, or one a slot."""
+
+    def __call__(self, pages: PageBatch) -> F32:
+        """Shape [page] or [page, slot]; 0 for empty slots."""
+        ...
 
 
 class PagePolicy(Protocol):

@@ -20,7 +20,7 @@ from pagellm.models.composer import PolicyRanker
 from pagellm.models.listwise import EvidenceHead, fit_listwise, listwise_loss
 from pagellm.models.policy import PolicyNet
 from pagellm.models.run import Run, load_run, make_net
-from pagellm.training.run_sft import head_contexts
+from pagellm.training.run_sft import newest_contexts
 from pagellm.training.sft import fit_language_model, language_model_state, next_basket_loss, target_matrix
 from pagellm.types import NO_ITEM, Contexts
 from tiny_run import SETTINGS, train, wake
@@ -178,12 +178,12 @@ def test_evidence_helps_a_language_model_that_knows_little(tiny_shop: Path, tmp_
 
 def test_the_head_learns_from_what_lies_between_the_cuts(tiny_run: Path) -> None:
     run = load_run(tiny_run)
-    contexts = head_contexts(run.split, 10_000)
+    contexts = newest_contexts(run.split.between_cuts(), 10_000)
     assert contexts.warm.all()
     assert (
         int(str(run.split.card["valid_cut"])) <= contexts.time.min() <= contexts.time.max() < int(str(run.split.card["test_cut"]))
     )
-    newest = head_contexts(run.split, 20)
+    newest = newest_contexts(run.split.between_cuts(), 20)
     assert len(newest) == 20
     assert sorted(newest.time) == sorted(contexts.time)[-20:]
 

@@ -28,8 +28,8 @@ def draw_pool(
 ) -> I32:
     """The candidates of each context, rising, NO_ITEM at the end. Shape [context, candidate].
 
-    `allowed` [item] says what may be shown at all; `extra` [context, any] adds the policy's own favorites; without `repeats` items of
-    the context's own history are left out.
+    `allowed` [item] says what may be shown at all; `extra` [context, any] adds the policy's own favorites; without `repeats` what
+    the context's user has taken is left out.
     """
     channels = _popular(evidence, contexts, config, allowed) + ([] if extra is None else [extra])
     if config.pairs and "pairs" not in config.drop:
@@ -56,9 +56,9 @@ def nearest(vectors: F32, queries: F32, k: int, allowed: Bool) -> I32:
 
 
 def unite(drawn: I32, contexts: Contexts, allowed: Bool, repeats: bool) -> I32:
-    """Each row's allowed items once, rising, history left out unless `repeats`; as narrow as the widest row needs."""
+    """Each row's allowed items once, rising, what the user took left out unless `repeats`; as narrow as the widest row needs."""
     out = np.full(drawn.shape, NO_ITEM, np.int32)
-    width = _unite(drawn, contexts.log.item, contexts.start, contexts.stop, allowed, repeats, out)
+    width = _unite(drawn, contexts.log.item, contexts.log.taken, contexts.start, contexts.stop, allowed, repeats, out)
     return np.ascontiguousarray(out[:, : max(int(width.max(initial=0)), 1)])
 
 
@@ -71,11 +71,11 @@ def _popular(evidence: Evidence, contexts: Contexts, config: CandidateConfig, al
 
 
 @njit(cache=True, parallel=True)
-def _unite(drawn, item, start, stop, allowed, repeats, out):  # type: ignore[no-untyped-def]
+def _unite(drawn, item, taken, start, stop, allowed, repeats, out):  # type: ignore[no-untyped-def]
     width = np.zeros(len(drawn), np.int64)
     for c in prange(len(drawn)):
         row = np.unique(drawn[c])
-        history = np.unique(item[start[c] : stop[c]])
+        history = np.unique(item[start[c] : stop[c]][taken[start[c] : stop[c]]])
         n = 0
         for j in row:
             if j < 0 or not allowed[j]:

@@ -37,7 +37,7 @@ class Examination:
 
     def of(self, row: np.ndarray, col: np.ndarray) -> F64:
         """The chance at these places; a place that the log lacks has that of the last place it has in the row, or of the last row."""
-        filled = _filled(self.seen)
+        filled = fill_gaps(self.seen)
         r, c = np.minimum(row, filled.shape[0] - 1), np.minimum(col, filled.shape[1] - 1)
         return np.asarray(filled[r, c])
 
@@ -140,7 +140,7 @@ def _relative(rate: F64) -> F64:
     return np.clip(rate / np.nanmax(rate), _SMALLEST, 1.0)
 
 
-def _filled(seen: F64) -> F64:
+def fill_gaps(seen: F64) -> F64:
     """The grid without gaps: each takes what stands to its left, then above."""
     out = seen.copy()
     for axis in (1, 0):

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pagellm.catalog import Catalog
+from pagellm.data.likeness import themes
 from pagellm.types import F32, F64, I32, NO_ITEM, Bool, Interactions
 
 PLACES = 10
@@ -19,7 +20,6 @@ SAME_TITLE = 0.6
 PAGE_MEASURES = ("ild@10", "near_duplicates@10", "category_coverage@10", "catalog_coverage@10", "novelty@10")
 
 _BATCH = 4096
-_THEMES = 50
 
 
 @dataclass(frozen=True)
@@ -35,19 +35,6 @@ class ItemFacts:
 def item_facts(catalog: Catalog, content: F32, titles: F32, log: Interactions, known: Bool) -> ItemFacts:
     """Facts on every item of the catalog; popularity counts the `known` [event] events alone."""
     return ItemFacts(content, titles, themes(catalog, content), information(log, known, len(catalog)))
-
-
-def themes(catalog: Catalog, content: F32) -> I32:
-    """[item] the main category; else the first category; else, in a catalog of titles alone, a cluster of the content vectors."""
-    for name in ("main_category", "categories"):
-        if catalog.has(name):
-            nested = catalog.frame[name].dtype.is_nested()
-            return catalog.codes(f"{name}[0]" if nested else name)[0]
-    from sklearn.cluster import MiniBatchKMeans
-
-    clusters = min(_THEMES, len(np.unique(content, axis=0)))
-    found: I32 = MiniBatchKMeans(clusters, random_state=0, n_init=3).fit_predict(content).astype(np.int32)
-    return found
 
 
 def information(log: Interactions, known: Bool, n_items: int) -> F64:

@@ -145,9 +145,7 @@ def compile_layout(layout: Layout, catalog: Catalog, now: int) -> CompiledLayout
 
 
 def _eligible(layout: Layout, catalog: Catalog, now: int) -> Bool:
-    keep = np.ones(len(catalog), np.bool_)
-    if "hidden" in catalog.frame.columns and kind_of(catalog.frame["hidden"]) == "flag":
-        keep &= ~catalog.frame["hidden"].fill_null(False).to_numpy()
+    keep = catalog.shown
     for rule in layout.rules.exclude:
         if rule.where is not None:
             keep &= ~select(rule.where, catalog, now)

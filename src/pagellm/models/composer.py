@@ -144,7 +144,8 @@ class LanguagePolicy:
     def _why_none(self, contexts: Contexts, place: int) -> str:
         """Why a context has no candidate at all."""
         eligible = self.rules.eligible
-        hidden, taken = int((~eligible).sum()), np.unique(contexts.history(place))
+        past = slice(contexts.start[place], contexts.stop[place])
+        hidden, taken = int((~eligible).sum()), np.unique(contexts.log.item[past][contexts.log.taken[past]])
         again = 0 if self.run.config.split.repeats else int(eligible[taken].sum())
         return f"no candidate: of {len(eligible):,} items {hidden:,} are hidden or excluded and {again:,} were taken before"
 

@@ -4,6 +4,7 @@
     data.json      name, fingerprint, release          catalog.parquet the items
     users.parquet  the users' ids                      events.parquet  the feedback
     pages.parquet, slots.parquet  the pages that were shown, where the log has them
+    pairs.parquet, reward.safetensors, reward.json  preference pairs and both rewards, where the run has learned them
     content.safetensors  item vectors from text
     policy.safetensors  all weights                    layout.toml     the shop's layout, where it has one
     metrics.jsonl  a line a step                       backbone.json   architecture of a Hugging Face backbone, where it has one
@@ -18,16 +19,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from pydantic import ValidationError
 
 from pagellm import __version__
 from pagellm.catalog import Catalog
 from pagellm.config import RunConfig
+from pagellm.data.contexts import contexts_between, cut_time
 from pagellm.data.evidence import NAMES, Evidence, build_evidence
 from pagellm.data.log import Log
 from pagellm.data.splits import Split, make_split
-from pagellm.errors import RunError
+from pagellm.errors import RunError, UsageError
 from pagellm.models.huggingface import HuggingFaceBackbone, pretrained_policy, stored_policy
 from pagellm.models.model_files import read_architecture
 from pagellm.models.policy import PolicyNet
@@ -42,6 +45,7 @@ from pagellm.models.run_tables import (
     users_frame,
 )
 from pagellm.models.storage import (
+    MANIFEST,
     check_manifest,
     read_json,
     read_tensors,
@@ -50,7 +54,7 @@ from pagellm.models.storage import (
     write_manifest,
     write_tensors,
 )
-from pagellm.types import F32, Impressions, Interactions
+from pagellm.types import F32, Bool, Contexts, Impressions, Interactions
 
 FILES = (
     "config.json",
@@ -62,8 +66,10 @@ FILES = (
     "content.safetensors",
     "policy.safetensors",
 )
+POLICY = FILES[-1]
 LAYOUT, METRICS, BACKBONE, PAGES, SLOTS = "layout.toml", "metrics.jsonl", "backbone.json", "pages.parquet", "slots.parquet"
-OPTIONAL = (LAYOUT, METRICS, BACKBONE, PAGES, SLOTS)
+PAIRS, REWARD, REWARD_FACTS = "pairs.parquet", "reward.safetensors", "reward.json"
+OPTIONAL = (LAYOUT, METRICS, BACKBONE, PAGES, SLOTS, PAIRS, REWARD, REWARD_FACTS)
 
 
 @dataclass(frozen=True)
@@ -95,7 +101,7 @@ def data_facts(log: Log) -> dict[str, Any]:
 def save_inputs(folder: Path, config: RunConfig, log: Log, split: Split, content: F32) -> None:
     """Writes what is known before training."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "manifest.json").unlink(missing_ok=True)
+    (folder / MANIFEST).unlink(missing_ok=True)
     write_json(folder / "config.json", config.model_dump(mode="json"))
     write_json(folder / "card.json", split.card)
     write_json(folder / "data.json", data_facts(log))
@@ -111,10 +117,14 @@ def save_inputs(folder: Path, config: RunConfig, log: Log, split: Split, content
 
 
 def save_policy(folder: Path, net: PolicyNet) -> None:
-    """Writes the weights and, last of all, the manifest: from here on the run is finished."""
+    """Writes the policy's weights."""
     write_tensors(folder / "policy.safetensors", dict(net.state_dict()))
     if isinstance(net.backbone, HuggingFaceBackbone):
         write_json(folder / BACKBONE, net.backbone.architecture)
+
+
+def finish(folder: Path) -> None:
+    """Writes the manifest, last of all: from here on the run is finished."""
     optional = [name for name in OPTIONAL if (folder / name).exists()]
     write_manifest(folder, [*FILES, *optional])
 
@@ -123,6 +133,11 @@ def load_run(folder: Path | str) -> Run:
     """A finished run. Raises RunError where it is missing, unfinished, damaged or of another version's making."""
     folder = Path(folder)
     check_manifest(folder, FILES, OPTIONAL)
+    return open_run(folder)
+
+
+def open_run(folder: Path) -> Run:
+    """A run whose policy is trained, finished or not. Raises RunError where files are missing or do not fit."""
     try:
         config = RunConfig.model_validate(read_json(folder / "config.json"))
     except ValidationError as problem:
@@ -148,6 +163,49 @@ def make_run_split(log: Interactions, n_items: int, config: RunConfig) -> Split:
     """The split that a configuration asks for."""
     cuts = (config.split.valid_at, config.split.test_at)
     return make_split(log, n_items, config.split.protocol, cuts=cuts)
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Which part of time each supervised stage learns from, and where rewards and reinforcement learning begin."""
+
+    first: Bool  # [event] what the language model reads before the evidence head is fitted
+    head: Contexts  # what the evidence head learns from: later than `first`
+    refresh: Bool  # [event] what the language model reads in the end
+    rewards: (
+        tuple[int, int] | None
+    )  # unix seconds, [begin, end), of the feedback that rewards learn from; None where they learn from none
+
+
+def make_schedule(split: Split, config: RunConfig) -> Schedule:
+    """All that precedes the test for the policy alone; where rewards are learned too, the policy stops at `split.reward_at`.
+
+    Raises UsageError where rewards cannot be learned later than the policy.
+    """
+    log, cuts = split.log, config.split
+    if cuts.reward_at is None:
+        every = np.ones(len(log), bool)
+        return Schedule(
+            split.fit_until_valid, split.between_cuts(), every if config.sft.refresh == "end" else split.fit_until_test, None
+        )
+    begin = cuts.reward_at - (cuts.test_at - cuts.valid_at)
+    if not split.point_in_time:
+        raise UsageError(
+            f"Rewards learn from later feedback than the policy, and the split {split.protocol} has no later. Use temporal."
+        )
+    if not 0 < begin < cuts.reward_at < cuts.valid_at:
+        raise UsageError(
+            "The cuts must satisfy test_at - valid_at < reward_at < valid_at, because the evidence head learns from a window before "
+            f"reward_at that is as long as the one between valid_at and test_at. Got split.reward_at={cuts.reward_at:g}, "
+            f"valid_at={cuts.valid_at:g}, test_at={cuts.test_at:g}."
+        )
+    if config.sft.refresh == "end":
+        raise UsageError(
+            "With sft.refresh=end the policy knows all answers, so no reward can be learned beside it. Use test or off."
+        )
+    first, last = cut_time(log, begin), cut_time(log, cuts.reward_at)
+    contexts = contexts_between(log, first, last)
+    return Schedule(log.time < first, contexts.take(contexts.warm), log.time < last, (last, cut_time(log, cuts.valid_at)))
 
 
 def make_evidence(catalog: Catalog, split: Split, content: F32, config: RunConfig) -> Evidence:

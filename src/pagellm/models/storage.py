@@ -16,6 +16,9 @@ from safetensors.torch import save
 
 from pagellm.errors import RunError
 
+MANIFEST = "manifest.json"
+"""Names every file of a finished run with its hash; without it a run is not finished."""
+
 _LONGEST_NAME = 100  # of a file in a manifest; beyond it file systems raise errors of their own
 
 
@@ -93,7 +96,7 @@ def sha256(path: Path) -> str:
 def write_manifest(folder: Path, names: list[str]) -> None:
     """Names and digests of all files of a folder, written last: a folder without it is unfinished."""
     files = {name: {"sha256": sha256(folder / name), "bytes": (folder / name).stat().st_size} for name in sorted(names)}
-    write_json(folder / "manifest.json", {"files": files})
+    write_json(folder / MANIFEST, {"files": files})
 
 
 def check_manifest(folder: Path, required: Iterable[str] = (), known: Iterable[str] = ()) -> None:
@@ -103,12 +106,12 @@ def check_manifest(folder: Path, required: Iterable[str] = (), known: Iterable[s
     """
     if not folder.is_dir():
         raise RunError(f"There is no run folder {folder}. Train one: pagellm train DATA --run {folder}")
-    if not (folder / "manifest.json").exists():
+    if not (folder / MANIFEST).exists():
         raise RunError(
             f"The run {folder} is not finished: it has no manifest.json. Go on with: pagellm train DATA --run {folder} --resume"
         )
     try:
-        entries = dict(read_json(folder / "manifest.json")["files"])
+        entries = dict(read_json(folder / MANIFEST)["files"])
         digests = {name: str(entry["sha256"]) for name, entry in entries.items()}
     except (KeyError, TypeError, ValueError, AttributeError) as problem:
         raise RunError(

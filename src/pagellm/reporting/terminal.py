@@ -23,6 +23,8 @@ def page_grid(view: PageView, width: int = 100) -> Text:
         _row(out, row, width, view.explained)
     for note in view.notes:
         _wrapped(out, f"! {note}", width, "yellow")
+    for line in view.receipt.lines if view.receipt else ():
+        _wrapped(out, line, width, "")
     facts = " · ".join(f"{name} {value}" for name, value in view.facts)
     if facts:
         _wrapped(out, facts, width, "dim")

@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from pagellm.catalog import Catalog
+from pagellm.reporting.receipt import ReceiptView
 from pagellm.reporting.words import age_text, plain, price_text
 from pagellm.types import NO_ITEM, Context, Event, Origin, Page, Slot
 
@@ -96,6 +97,7 @@ class PageView:
     notes: tuple[str, ...]  # what the composer has to say about the page as a whole
     facts: tuple[tuple[str, str], ...]  # name and value: policy, run, seed, ...
     explained: bool  # whether cards carry their score, propensity and evidence
+    receipt: ReceiptView | None = None  # where the page's reward comes from, if it was asked for
 
 
 def page_view(
@@ -108,6 +110,7 @@ def page_view(
     explain: Mapping[str, Mapping[str, float]] | None = None,
     reasons: Mapping[str, str] | None = None,
     facts: Mapping[str, object] | None = None,
+    receipt: ReceiptView | None = None,
     shop: str = "Your shop",
     history: int = 6,
 ) -> PageView:
@@ -140,6 +143,7 @@ def page_view(
         notes=tuple(_spoken(note) for note in page.notes),
         facts=_facts(page, context, facts or {}),
         explained=explain is not None,
+        receipt=receipt,
     )
 
 

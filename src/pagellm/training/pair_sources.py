@@ -11,11 +11,14 @@ from dataclasses import dataclass, fields
 import numpy as np
 
 from pagellm.catalog import Catalog
-from pagellm.config import RunConfig
+from pagellm.config import PairConfig, RunConfig
 from pagellm.data.candidates import draw_pool
 from pagellm.data.contexts import contexts_between
 from pagellm.data.evidence import Evidence
 from pagellm.data.examination import Examination, estimate_examination
+from pagellm.data.likeness import Likeness
+from pagellm.data.preferences.mining import MiningReport, mine
+from pagellm.data.preferences.pairs import Pairs
 from pagellm.data.preferences.situations import (
     Engaged,
     Situations,
@@ -45,17 +48,19 @@ class PairSource:
     candidates: Candidates
     begin: int  # unix seconds, inclusive
     end: int  # exclusive
+    users: Bool | None = None  # [user] whose feedback counts; everybody's where None
+    flat: bool = False  # pages that are put together are drawn evenly from the pool, not as the policy would
 
 
-def policy_candidates(run: Run) -> Candidates:
-    """What the run's policy considers, and what it thinks of it."""
-    shown = visible(run.catalog)
-    return lambda contexts: candidate_logits(run, contexts, shown)
+def policy_candidates(run: Run, known: Bool | None = None) -> Candidates:
+    """What the run's policy considers among the `known` [item] ones, and what it thinks of it."""
+    allowed = run.catalog.shown if known is None else run.catalog.shown & known
+    return lambda contexts: candidate_logits(run, contexts, allowed)
 
 
 def channel_candidates(evidence: Evidence, catalog: Catalog, config: RunConfig) -> Candidates:
     """What the channels bring without a policy, ordered by co-occurrence and recent popularity."""
-    shown = visible(catalog)
+    shown = catalog.shown
 
     def draw(contexts: Contexts) -> tuple[I32, F32]:
         pool = draw_pool(evidence, contexts, config.candidates, shown, repeats=config.split.repeats)
@@ -64,20 +69,21 @@ def channel_candidates(evidence: Evidence, catalog: Catalog, config: RunConfig) 
     return draw
 
 
-def visible(catalog: Catalog) -> Bool:
-    """[item] what may be shown: all but hidden items."""
-    if not catalog.has("hidden"):
-        return np.ones(len(catalog), bool)
-    return ~catalog.frame["hidden"].cast(bool, strict=False).fill_null(False).to_numpy()
-
-
 @dataclass(frozen=True)
 class Found:
     """What a window holds."""
 
     chunks: Iterator[Situations]
     engaged: Engaged
-    examination: str  # in words: where chances of being seen come from
+    examination: Examination | None  # of the log's pages; None where it has none
+    exposure: F32 | None = None  # [item] how often each was seen on the log's pages before the window's end
+
+    @property
+    def words(self) -> str:
+        """Where chances of being seen come from."""
+        if self.examination is None:
+            return "nobody knows what was seen: all pairs of whole pages weigh the same"
+        return f"{self.examination.source}: {self.examination.why}"
 
 
 def situations(source: PairSource, slots: int, seed: int) -> Found:
@@ -87,32 +93,53 @@ def situations(source: PairSource, slots: int, seed: int) -> Found:
     """
     shown = source.impressions
     if shown is not None:
-        examination = estimate_examination(_before(shown, source.end))
-        pages = _engaged_pages(shown, source.begin, source.end)
+        before = _before(shown, source.end)
+        examination = estimate_examination(before)
+        pages = _engaged_pages(shown, source.begin, source.end, source.users)
         owner = np.repeat(shown.user, np.diff(shown.offsets))
         inside = np.repeat(np.isin(np.arange(len(shown)), pages), np.diff(shown.offsets)) & _engaged(shown)
-        words = f"{examination.source}: {examination.why}"
         return Found(
             _of_pages(source, shown, pages, examination),
             Engaged(owner[inside], shown.item[inside], np.repeat(shown.time, np.diff(shown.offsets))[inside]),
-            words,
+            examination,
+            exposure_of(before, examination),
         )
     contexts = contexts_between(source.log, source.begin, source.end)
-    contexts = contexts.take(contexts.warm & (contexts.target_stop > contexts.stop))
+    contexts = contexts.take(contexts.warm & (contexts.target_stop > contexts.stop) & _by(source.users, contexts.user))
     if not len(contexts):
         raise DataError("The window holds no basket of a user with a history, so there is nothing to mine. Widen it.")
-    inside = (source.log.time < source.end) & (event_gain(source.log) > 0)
+    inside = (source.log.time < source.end) & (event_gain(source.log) > 0) & _by(source.users, source.log.user)
     engaged = Engaged(source.log.user[inside], source.log.item[inside], source.log.time[inside])
-    return Found(
-        _of_baskets(source, contexts, slots, seed), engaged, "nobody knows what was seen: all pairs of whole pages weigh the same"
-    )
+    return Found(_of_baskets(source, contexts, slots, seed), engaged, None)
+
+
+def _by(users: Bool | None, user: I32) -> Bool:
+    """[any] whether each of these users counts."""
+    return np.ones(len(user), bool) if users is None else users[user]
+
+
+def mine_source(
+    source: PairSource, catalog: Catalog, likeness: Likeness, config: PairConfig, seed: int, repeats: bool
+) -> tuple[Pairs, MiningReport, Found]:
+    """All pairs of a source, with what was found of who looks where. Raises DataError where no pair can be made."""
+    found, shown = situations(source, config.slots, seed), catalog.shown
+    kept = shown[found.engaged.item]  # no hidden item stands in for another
+    engaged = Engaged(found.engaged.user[kept], found.engaged.item[kept], found.engaged.time[kept])
+    near = likeness.near(config.near, shown)
+    exposure = None if found.exposure is None else np.pad(found.exposure, (0, len(catalog) - len(found.exposure)))
+    pairs, report = mine(found.chunks, engaged, likeness, near, config, seed, found.words, repeats, exposure)
+    if not len(pairs):
+        raise DataError(
+            "No pair could be made: no engaged item of the window is among the candidates. Widen it, or look at the catalog."
+        )
+    return pairs, report, found
 
 
 def _of_baskets(source: PairSource, contexts: Contexts, slots: int, seed: int) -> Iterator[Situations]:
     for begin in range(0, len(contexts), _CHUNK):
         some = contexts.take(np.arange(begin, min(begin + _CHUNK, len(contexts))))
         pool, logits = source.candidates(some)
-        yield from_baskets(some, pool, logits, slots, seed)
+        yield from_baskets(some, pool, logits, slots, seed, source.flat)
 
 
 def _of_pages(source: PairSource, shown: Impressions, pages: I64, examination: Examination) -> Iterator[Situations]:
@@ -122,6 +149,12 @@ def _of_pages(source: PairSource, shown: Impressions, pages: I64, examination: E
         contexts = every.take(np.arange(begin, begin + len(some)))
         pool, logits = source.candidates(contexts)
         yield from_pages(shown, contexts, some, pool, logits, examination)
+
+
+def exposure_of(shown: Impressions, examination: Examination) -> F32:
+    """How often each item was seen: views where they are known, else chances of its places. Shape [highest item + 1]."""
+    seen = np.where(shown.viewed >= 0, shown.viewed == 1, examination.of(shown.row, shown.col))
+    return np.bincount(shown.item, seen).astype(np.float32)
 
 
 def _before(shown: Impressions, end: int) -> Impressions:
@@ -140,9 +173,9 @@ def _engaged(shown: Impressions) -> Bool:
     return shown.clicked | shown.carted | shown.purchased
 
 
-def _engaged_pages(shown: Impressions, begin: int, end: int) -> I64:
+def _engaged_pages(shown: Impressions, begin: int, end: int, users: Bool | None) -> I64:
     """The pages in the window with an engaged slot."""
-    inside = np.flatnonzero((shown.time >= begin) & (shown.time < end) & (np.diff(shown.offsets) > 0))
+    inside = np.flatnonzero((shown.time >= begin) & (shown.time < end) & (np.diff(shown.offsets) > 0) & _by(users, shown.user))
     if not len(inside):
         raise DataError("The window holds no page with slots, so there is nothing to mine. Widen it.")
     so_far = np.concatenate([[0], np.cumsum(_engaged(shown))])

@@ -21,7 +21,7 @@ from pagellm.data.evidence import Evidence
 from pagellm.data.splits import Split
 from pagellm.models.codec import reading_spans
 from pagellm.models.policy import PolicyNet
-from pagellm.models.run import METRICS
+from pagellm.models.run import METRICS, Schedule
 from pagellm.models.storage import read_tensors, write_tensors
 from pagellm.training.checkpoint import Mark, load_fit, read_mark, save_fit
 from pagellm.training.sft import Step, fit_head, fit_language_model, head_examples, language_model_state
@@ -38,6 +38,7 @@ class Job:
     folder: Path
     config: RunConfig
     split: Split
+    schedule: Schedule
     evidence: Evidence
 
 
@@ -48,15 +49,13 @@ def supervised_stages(job: Job, net: PolicyNet) -> Iterator[Step]:
     """
     if not _load_stage(job, net, "head"):
         if not _load_stage(job, net, "lm"):
-            yield from _language_model(job, net, "lm", job.split.fit_until_valid)
+            yield from _language_model(job, net, "lm", job.schedule.first)
             _save_stage(job, net, "lm")
         yield from _head(job, net)
         _save_stage(job, net, "head")
     if job.config.sft.refresh != "off" and not _load_stage(job, net, "refresh"):
         net.reset(job.config.seed)  # the evidence head stays: no gradient reaches it here
-        until_end = job.config.sft.refresh == "end"
-        known = np.ones(len(job.split.log), bool) if until_end else job.split.fit_until_test
-        yield from _language_model(job, net, "refresh", known)
+        yield from _language_model(job, net, "refresh", job.schedule.refresh)
         _save_stage(job, net, "refresh")
 
 
@@ -66,9 +65,8 @@ def clear_stages(folder: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def head_contexts(split: Split, most: int) -> Contexts:
-    """The newest contexts that the head learns from."""
-    contexts = split.between_cuts()
+def newest_contexts(contexts: Contexts, most: int) -> Contexts:
+    """The newest of these contexts, in their order."""
     newest = np.sort(np.argsort(contexts.time, kind="stable")[-most:])
     return contexts.take(newest)
 
@@ -91,17 +89,17 @@ def _language_model(job: Job, net: PolicyNet, stage: str, known: Bool) -> Iterat
             yield step
 
 
-def fit_evidence_head(net: PolicyNet, config: RunConfig, split: Split, evidence: Evidence) -> Iterator[Step]:
-    """Fits the head on the contexts between the cuts, under the language model that `net` holds."""
-    contexts = head_contexts(split, config.sft.head_contexts)
-    every = np.ones(len(split.candidates_valid), bool)  # new items too: a head that never saw one could not rank it
+def fit_evidence_head(net: PolicyNet, config: RunConfig, contexts: Contexts, evidence: Evidence) -> Iterator[Step]:
+    """Fits the head on the newest of these contexts, under the language model that `net` holds."""
+    contexts = newest_contexts(contexts, config.sft.head_contexts)
+    every = np.ones(len(evidence.vectors), bool)  # new items too: a head that never saw one could not rank it
     examples = head_examples(net, evidence, contexts, config.candidates, every, config.model.max_history, config.split.repeats)
     yield from fit_head(net, examples, config.sft, config.seed)
 
 
 def _head(job: Job, net: PolicyNet) -> Iterator[Step]:
     with open(job.folder / METRICS, "ab") as metrics:
-        for step in fit_evidence_head(net, job.config, job.split, job.evidence):
+        for step in fit_evidence_head(net, job.config, job.schedule.head, job.evidence):
             metrics.write(_line(step))
             yield step
 

@@ -9,8 +9,9 @@ import pytest
 
 from pagellm.config import PairConfig
 from pagellm.data.content import near_duplicates
+from pagellm.data.likeness import Likeness
 from pagellm.data.preferences.families import diversity, ranking, redundancy, relevance, swaps
-from pagellm.data.preferences.mining import Likeness, mine_chunk
+from pagellm.data.preferences.mining import mine_chunk
 from pagellm.data.preferences.pairs import Family, Operator, Pairs
 from pagellm.data.preferences.situations import Engaged, Situations, keys_of
 from pagellm.types import F32, NO_ITEM, Contexts, Event, Interactions
@@ -30,10 +31,12 @@ def likeness(seed: int = 0) -> Likeness:
     place = np.arange(ITEMS)
     titles = unit(0.6 * theme[place // 12] + 1.0 * family[place // 3] + 0.1 * rng.normal(size=(ITEMS, 16)))
     vectors = unit(1.5 * theme[place // 12] + 0.5 * family[place // 3] + 0.1 * rng.normal(size=(ITEMS, 16)))
-    return Likeness(vectors, titles, near_duplicates(titles, np.arange(ITEMS, dtype=np.int32), None, ALIKE, 5))
+    none = np.full(ITEMS, -1, np.int32)
+    return Likeness(vectors, titles, none, (place // 12).astype(np.int32), none, ALIKE)
 
 
 LIKE = likeness()
+NEAR = LIKE.near(5, np.ones(ITEMS, bool))
 
 
 def situations(count: int = 200, seed: int = 0, logged: bool = True) -> Situations:
@@ -72,7 +75,9 @@ def situations(count: int = 200, seed: int = 0, logged: bool = True) -> Situatio
     event = np.where(gain > 0, Event.SELECT_ITEM, 0).astype(np.int8)
     cols = np.tile(np.arange(SLOTS, dtype=np.int16), (count, 1))
     page = np.arange(count, dtype=np.int64) if logged else np.full(count, -1, np.int64)
-    s = Situations(contexts, page, items, gain, event, seen, look, np.zeros_like(cols), cols, pool, logits)
+    s = Situations(
+        contexts, page, items, gain, event, seen, look, np.zeros_like(cols), cols, pool, logits, np.zeros(items.shape, np.float32)
+    )
     return s.take(np.flatnonzero((gain > 0).any(1)))
 
 
@@ -91,8 +96,8 @@ def made() -> dict[str, Pairs]:
     return {
         "relevance": relevance(S, KEY, ENGAGED),
         "ranking": ranking(S, KEY),
-        "diversity": diversity(S, KEY, LIKE.vectors, LIKE.titles, ALIKE),
-        "redundancy": redundancy(S, KEY, LIKE.near),
+        "diversity": diversity(S, KEY, LIKE.vectors, LIKE.titles, LIKE.groups, ALIKE),
+        "redundancy": redundancy(S, KEY, NEAR),
         "swap": swaps(S, KEY, 3),
     }
 
@@ -218,7 +223,7 @@ def test_whole_pages_weigh_by_the_inverse_chance_of_being_seen_where_pages_were_
     look = np.array([S.look[at][S.items[at] == item][0] for at, item in zip(c, pairs.item, strict=True)])
     assert pairs.weight == pytest.approx(np.minimum(1 / look, 10), rel=1e-5)
     own = situations(logged=False)
-    assert (redundancy(own, keys_of(own, 0), LIKE.near).weight == 1).all()
+    assert (redundancy(own, keys_of(own, 0), NEAR).weight == 1).all()
 
 
 def test_pairs_do_not_depend_on_how_situations_are_cut_or_ordered() -> None:
@@ -227,7 +232,7 @@ def test_pairs_do_not_depend_on_how_situations_are_cut_or_ordered() -> None:
     def rows(*parts: Situations) -> set[tuple[object, ...]]:
         out = set()
         for part in parts:
-            p = mine_chunk(part, ENGAGED, LIKE, config, 3)
+            p = mine_chunk(part, ENGAGED, LIKE, NEAR, config, 3)
             for n in range(len(p)):
                 out.add((int(p.user[n]), int(p.operator[n]), tuple(p.chosen[n]), tuple(p.rejected[n]), float(p.weight[n])))
         return out
@@ -247,3 +252,55 @@ def test_near_duplicates_are_kin_first_then_the_nearest_above_the_threshold() ->
     assert kin[0].tolist() == [2, 3, 1]
     assert kin[1].tolist() == [3, 0, NO_ITEM], "items without a group are no kin"
     assert (near_duplicates(titles, every[:1], None, 0.6, 3)[1:] == NO_ITEM).all()
+
+
+def test_pairs_do_not_depend_on_the_widest_page_of_their_chunk() -> None:
+    wide = (0, 0), (0, 5)
+    pages = ("items", "gain", "event", "seen", "look", "row", "col", "drawn")
+    padding = {"items": NO_ITEM}
+    padded = dataclasses.replace(S, **{n: np.pad(getattr(S, n), wide, constant_values=padding.get(n, 0)) for n in pages})
+    ours, theirs = (mine_chunk(s, ENGAGED, LIKE, NEAR, PairConfig(), 3) for s in (S, padded))
+    assert (ours.operator == theirs.operator).all()
+    for name in ("chosen", "rejected"):
+        assert (getattr(ours, name) == getattr(theirs, name)[:, :SLOTS]).all()
+        assert (getattr(theirs, name)[:, SLOTS:] == NO_ITEM).all()
+
+
+def test_kin_are_no_matter_of_diversity_and_a_shop_of_repeats_knows_no_consumed_item() -> None:
+    groups = np.arange(ITEMS, dtype=np.int32) // 12
+    pairs = diversity(S, KEY, LIKE.vectors, LIKE.titles, groups, ALIKE)
+    assert 0 < len(pairs) < len(ALL["diversity"])
+    for chosen, rejected in zip(pairs.chosen, pairs.rejected, strict=True):
+        for new in rejected[chosen != rejected]:
+            assert not (groups[chosen[chosen >= 0]] == groups[new]).any(), "kin would be redundant, which is another defect"
+    again = redundancy(S, KEY, NEAR, repeats=True)
+    assert set(again.operator.tolist()) == {Operator.NEAR_DUPLICATE, Operator.REPEAT}
+
+
+def test_the_offset_undoes_how_stand_ins_were_drawn() -> None:
+    """One context many times over: engaged items are drawn by a known law, the policy has another. A fit with the offset finds the law."""
+    rng = np.random.default_rng(5)
+    count, items = 4_000, 12
+    wanted = rng.normal(size=items)
+    policy = rng.normal(size=items).astype(np.float32)
+    engaged = rng.choice(items, count, p=np.exp(wanted) / np.exp(wanted).sum()).astype(np.int32)
+    s = situations(count=1)
+    every = np.arange(items, dtype=np.int32)
+    one = np.zeros((count, 1), np.float32)
+    empty = np.zeros(count, np.int64)
+    log = s.contexts.log.where(np.zeros(len(s.contexts.log), bool))
+    page = Situations(
+        Contexts(log, empty, empty, empty, np.zeros(count, np.int32), np.arange(count, dtype=np.int64)),
+        np.full(count, -1, np.int64), engaged[:, None], one + 1, (one + 1).astype(np.int8), one + 1, one + 1,
+        one.astype(np.int16), one.astype(np.int16), np.tile(every, (count, 1)), np.tile(policy, (count, 1)), one,
+    )  # fmt: skip
+    pairs = relevance(page, keys_of(page, 0), Engaged(np.ones(count, np.int32), engaged, np.full(count, -1, np.int64)))
+    for operator in (Operator.POLICY, Operator.CHANNEL, Operator.FOREIGN):
+        some = pairs.take(np.flatnonzero(pairs.operator == operator))
+        worth = np.zeros(items)
+        for _ in range(600):  # Bradley-Terry by gradient
+            gap = worth[some.chosen[:, 0]] - worth[some.rejected[:, 0]] + some.offset
+            pull = 1 / (1 + np.exp(gap))
+            step = np.bincount(some.chosen[:, 0], pull, items) - np.bincount(some.rejected[:, 0], pull, items)
+            worth += 10 * step / len(some)
+        assert np.corrcoef(worth, wanted)[0, 1] > 0.98, operator.name

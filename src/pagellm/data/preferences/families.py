@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from pagellm.data.preferences import kernels
-from pagellm.data.preferences.pairs import Family, Operator, Pairs, join_pairs
+from pagellm.data.preferences.pairs import Family, HeldOut, Operator, Pairs, join_pairs
 from pagellm.data.preferences.situations import Engaged, Situations
-from pagellm.types import F32, I16, I32, I64
+from pagellm.types import F32, I16, I32, I64, NO_ITEM
 
 _LARGEST_WEIGHT = 10.0  # of an inverse chance of being seen; clipping trades variance for bias (Ionides 2008)
 
@@ -24,23 +24,29 @@ class Made:
     rejected: I32  # [context, slot]
     slot: I16  # [context] the engaged slot that the pair rests on, -1 where no pair could be made
     severity: F32  # [context]
+    offset: F32  # [context] see `Pairs.offset`
 
 
-def relevance(s: Situations, key: np.ndarray, engaged: Engaged) -> Pairs:
+def relevance(s: Situations, key: np.ndarray, engaged: Engaged, exposure: F32 | None = None) -> Pairs:
     """Engaged items give way to others at the same places; one pair an operator. Severity: the share of the engagement that is lost.
 
     An item of the target basket, of the history or of the page never stands in for another. `MATCHED` takes what the policy finds about
-    as good as the engaged item, so that the policy's own opinion does not tell the two pages apart.
+    as good as the engaged item, so that the policy's own opinion does not tell the two pages apart. `exposure` [item] is how often each
+    item was seen, on logged pages: what is shown more is engaged with more, and the offset undoes that too.
     """
-    parts = []
+    parts, drawn = [], np.bincount(engaged.item, minlength=int(max(s.items.max(initial=0), s.pool.max(initial=0))) + 1)
     for operator in (Operator.POLICY, Operator.MATCHED, Operator.CHANNEL, Operator.FOREIGN):
-        made = _blank(s)
+        made = blank(s)
         kernels.replace(
             *_history(s), s.items, s.gain, s.look, s.pool, s.logits, key, int(operator),
             s.contexts.user, s.contexts.time, engaged.user, engaged.time, engaged.item,
-            made.rejected, made.slot, made.severity,
+            drawn, made.rejected, made.slot, made.severity, made.offset,
         )  # fmt: skip
-        parts.append(_pairs(s, made, Family.RELEVANCE, operator))
+        if exposure is not None:
+            seen = np.log1p(exposure)
+            changed = (made.rejected != s.items) & (s.items != NO_ITEM)
+            made.offset += np.where(changed, seen[s.items] - seen[made.rejected], 0).sum(1, dtype=np.float32)
+        parts.append(pairs_made(s, made, Family.RELEVANCE, operator))
     return join_pairs(parts)
 
 
@@ -49,34 +55,47 @@ def ranking(s: Situations, key: np.ndarray) -> Pairs:
 
     Severity: the loss of sum(gain · look) over that of the best order of the same items.
     """
-    made = _blank(s)
-    kernels.move_down(s.items, s.gain, s.seen, s.look, key, made.rejected, made.slot, made.severity)
-    return _pairs(s, made, Family.RANKING, Operator.DOWN)
+    made = blank(s)
+    kernels.move_down(s.items, s.gain, s.seen, s.look, s.drawn, key, made.rejected, made.slot, made.severity, made.offset)
+    return pairs_made(s, made, Family.RANKING, Operator.DOWN)
 
 
-def diversity(s: Situations, key: np.ndarray, vectors: F32, titles: F32, alike: float) -> Pairs:
-    """Slots without engagement are filled with what is most like one engaged item, as relevant as the page and no near-duplicate.
+def diversity(s: Situations, key: np.ndarray, vectors: F32, titles: F32, groups: I32, alike: float) -> Pairs:
+    """Slots without engagement are filled with what is most like one item of the page, as relevant to the policy as what stood there.
 
     Severity: the loss of intra-page diversity, 1 - mean cosine of the page's items. `vectors` and `titles` [item, dim] are of unit length;
-    a cosine of titles above `alike` is a near-duplicate, which is the business of redundancy.
+    a cosine of titles above `alike`, or one group [item] code, makes a near-duplicate, which is the business of redundancy.
     """
-    made = _blank(s)
-    kernels.one_theme(
-        *_history(s), s.items, s.gain, s.pool, s.logits, vectors, titles, alike, key, made.rejected, made.slot, made.severity
-    )
-    return _pairs(s, made, Family.DIVERSITY, Operator.THEME)
+    made, text = blank(s), (vectors, titles, groups, alike)
+    kernels.one_theme(*_history(s), s.items, s.gain, s.pool, s.logits, *text, key, made.rejected, made.slot, made.severity)
+    return pairs_made(s, made, Family.DIVERSITY, Operator.THEME)
 
 
-def redundancy(s: Situations, key: np.ndarray, near: I32) -> Pairs:
+def redundancy(s: Situations, key: np.ndarray, near: I32, repeats: bool = False) -> Pairs:
     """Slots without engagement are filled with what the page or the user already has. Severity: the share of the page so filled.
 
-    `near` [item, any] lists each item's near-duplicates, NO_ITEM (-1) at the end.
+    `near` [item, any] lists each item's near-duplicates, NO_ITEM (-1) at the end. Where users take things again (`repeats`), an item of the
+    history is no defect.
     """
-    parts = []
-    for operator in (Operator.NEAR_DUPLICATE, Operator.REPEAT, Operator.CONSUMED):
-        made = _blank(s)
-        kernels.refill(*_history(s), s.items, s.gain, near, key, int(operator), made.rejected, made.slot, made.severity)
-        parts.append(_pairs(s, made, Family.REDUNDANCY, operator))
+    parts, taken, (item, start, stop, target_stop) = [], s.contexts.log.taken, _history(s)
+    for operator in (Operator.NEAR_DUPLICATE, Operator.REPEAT, *(() if repeats else (Operator.CONSUMED,))):
+        made = blank(s)
+        kernels.refill(
+            item,
+            taken,
+            start,
+            stop,
+            target_stop,
+            s.items,
+            s.gain,
+            near,
+            key,
+            int(operator),
+            made.rejected,
+            made.slot,
+            made.severity,
+        )
+        parts.append(pairs_made(s, made, Family.REDUNDANCY, operator))
     return join_pairs(parts)
 
 
@@ -91,8 +110,19 @@ def swaps(s: Situations, key: np.ndarray, most: int) -> Pairs:
     exchanged[every, better], exchanged[every, worse] = shown[every, worse], shown[every, better]
     kept = (s.look[context, better] > s.look[context, worse])[:, None]  # the page as shown is the better one
     chosen, rejected = np.where(kept, shown, exchanged), np.where(kept, exchanged, shown)
+    bystander = s.gain[context, worse] == 0  # drawn onto the page; two engaged items are both there because they were engaged
+    offset = np.where(bystander, s.drawn[context, worse] - s.drawn[context, better], 0)
     return _record(
-        s, context.astype(np.int64), better.astype(np.int64), chosen, rejected, Family.SWAP, Operator.EXCHANGE, severity, weight
+        s,
+        context.astype(np.int64),
+        better.astype(np.int64),
+        chosen,
+        rejected,
+        Family.SWAP,
+        Operator.EXCHANGE,
+        severity,
+        weight,
+        offset,
     )
 
 
@@ -110,8 +140,9 @@ def inverse_look(look: F32) -> F32:
     return np.minimum(1 / np.maximum(look, 1e-6), _LARGEST_WEIGHT).astype(np.float32)
 
 
-def _blank(s: Situations) -> Made:
-    return Made(s.items.copy(), np.full(len(s), -1, np.int16), np.zeros(len(s), np.float32))
+def blank(s: Situations) -> Made:
+    """Room for one pair a situation, none made yet."""
+    return Made(s.items.copy(), np.full(len(s), -1, np.int16), np.zeros(len(s), np.float32), np.zeros(len(s), np.float32))
 
 
 def _history(s: Situations) -> tuple[I32, I64, I64, I64]:
@@ -119,17 +150,26 @@ def _history(s: Situations) -> tuple[I32, I64, I64, I64]:
     return c.log.item, c.start, c.stop, c.target_stop
 
 
-def _pairs(s: Situations, made: Made, family: Family, operator: Operator) -> Pairs:
+def pairs_made(s: Situations, made: Made, family: Family, operator: Operator | HeldOut) -> Pairs:
     """The pairs that could be made. They weigh by the inverse chance that the engaged slot's place is seen, on logged pages; where pages
     were put together here, nothing was hidden."""
     at = np.flatnonzero(made.slot >= 0)
     slot = made.slot[at].astype(np.int64)
     weight = np.where(s.page[at] >= 0, inverse_look(s.look[at, slot]), 1.0).astype(np.float32)
-    return _record(s, at, slot, s.items[at], made.rejected[at], family, operator, made.severity[at], weight)
+    return _record(s, at, slot, s.items[at], made.rejected[at], family, operator, made.severity[at], weight, made.offset[at])
 
 
 def _record(
-    s: Situations, at: I64, slot: I64, chosen: I32, rejected: I32, family: Family, operator: Operator, severity: F32, weight: F32
+    s: Situations,
+    at: I64,
+    slot: I64,
+    chosen: I32,
+    rejected: I32,
+    family: Family,
+    operator: Operator | HeldOut,
+    severity: F32,
+    weight: F32,
+    offset: np.ndarray,
 ) -> Pairs:
     n = len(at)
     return Pairs(
@@ -147,4 +187,5 @@ def _record(
         s.items[at, slot],
         s.event[at, slot],
         s.gain[at, slot],
+        offset.astype(np.float32),
     )

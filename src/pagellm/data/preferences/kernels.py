@@ -16,8 +16,12 @@ SEEN = 0.5
 LEAST_DROP = 0.02
 """Loss of diversity below which two pages count as equally diverse."""
 
+SAME_WORTH = 0.5
+"""Difference in the policy's logit within which two items count as equally relevant."""
+
 _MOST_REPLACED = 3  # slots that one redundancy pair fills with what the page or the user already has
 _STREAM = 1_000_003  # numbers that one operator may draw for one context
+_MOST_SLOTS = 997  # slots whose pairs draw numbers of their own; of larger pages some draws coincide
 
 
 @njit(cache=True)
@@ -46,11 +50,14 @@ def replace(  # type: ignore[no-untyped-def]
     owner,
     when,
     engaged,
+    drawn,
     rejected,
     slot,
     severity,
+    offset,
 ):
-    """Relevance: engaged items give way to stand-ins that `operator` picks. `owner`, `engaged` list who engaged with what."""
+    """Relevance: engaged items give way to stand-ins that `operator` picks. `owner`, `engaged` list who engaged with what,
+    `drawn` [item] how often. `offset` gets the log of how much likelier the stand-ins were drawn than what they stand in for."""
     stream = operator * _STREAM
     for c in range(len(items)):
         total, n = 0.0, 0
@@ -61,7 +68,7 @@ def replace(  # type: ignore[no-untyped-def]
         if n == 0 or total <= 0:
             continue
         wanted = 1 + int(chance(key[c], stream) * n)  # of the engaged slots, at least one
-        lost, best, done, left = 0.0, -1, 0, n
+        lost, best, done, left, shift = 0.0, -1, 0, n, 0.0
         for s in range(items.shape[1]):
             if gain[c, s] <= 0:
                 continue
@@ -82,10 +89,11 @@ def replace(  # type: ignore[no-untyped-def]
             done += 1
             lost += gain[c, s] * look[c, s]
             rejected[c, s] = j
+            shift += _likelier(operator, pool[c], logits[c], drawn, j, items[c, s])
             if best < 0 or gain[c, s] > gain[c, best]:
                 best = s
         if done:
-            slot[c], severity[c] = best, lost / total
+            slot[c], severity[c], offset[c] = best, lost / total, shift
 
 
 @njit(cache=True)
@@ -110,7 +118,7 @@ def _stand_in(  # type: ignore[no-untyped-def]
     for a in range(len(pool)):
         if pool[a] == chosen[s]:
             own, known = logits[a], True
-    if operator == 1 and not known:  # nobody knows how good the policy finds it
+    if not known:  # what is drawn from the pool is compared with the pool's own: else the pair would tell what a pool is like
         return -1
     best, found = -np.inf, -1
     for a in range(len(pool)):
@@ -130,18 +138,33 @@ def _stand_in(  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
+def _likelier(operator, pool, logits, drawn, j, i):  # type: ignore[no-untyped-def]
+    """Log of how much likelier the operator draws j than i."""
+    if operator == 3:  # FOREIGN: by how often others engaged with it
+        return np.log(max(drawn[j], 1) / max(drawn[i], 1))
+    shift = 0.0
+    if operator == 0:  # POLICY: its softmax; the others draw evenly
+        for a in range(len(pool)):
+            if pool[a] == j:
+                shift += logits[a]
+            if pool[a] == i:
+                shift -= logits[a]
+    return shift
+
+
+@njit(cache=True)
 def _best_sum(gain, look):  # type: ignore[no-untyped-def]
     """Sum of gain · look with the most engaging items in the most looked-at places."""
     return (np.sort(gain.astype(np.float64)) * np.sort(look.astype(np.float64))).sum()
 
 
 @njit(cache=True)
-def move_down(items, gain, seen, look, key, rejected, slot, severity):  # type: ignore[no-untyped-def]
+def move_down(items, gain, seen, look, drawn, key, rejected, slot, severity, offset):  # type: ignore[no-untyped-def]
     """Ranking: engaged items change places with seen, less engaging ones in worse places."""
     stream, width = 4 * _STREAM, items.shape[1]
     for c in range(len(items)):
         moved = gain[c].copy()
-        lost, first = 0.0, -1
+        lost, first, shift = 0.0, -1, 0.0
         for s in np.argsort(-gain[c] * look[c], kind="mergesort"):
             if gain[c, s] <= 0 or moved[s] != gain[c, s]:
                 continue
@@ -156,13 +179,15 @@ def move_down(items, gain, seen, look, key, rejected, slot, severity):  # type: 
                         best, found = u, t
             if found < 0:
                 continue
+            if gain[c, found] == 0:
+                shift += drawn[c, found] - drawn[c, s]
             lost += (moved[s] - moved[found]) * (look[c, s] - look[c, found])
             moved[s], moved[found] = moved[found], moved[s]
             rejected[c, s], rejected[c, found] = rejected[c, found], rejected[c, s]
             if first < 0:
                 first = s
         if first >= 0 and lost > 0:
-            slot[c], severity[c] = first, lost / _best_sum(gain[c], look[c])
+            slot[c], severity[c], offset[c] = first, lost / _best_sum(gain[c], look[c]), shift
 
 
 @njit(cache=True)
@@ -204,16 +229,16 @@ def draw_swaps(items, gain, seen, look, key, most, context, better, worse, weigh
                 weight[at] = (mine - gains[k]) * abs(here - looks[k])
                 at += (mine > gains[k]) & (here != looks[k]) & (items[c, i] != items[c, slots[k]])
         if at - first > most:
-            at = _keep(key[c], stream, width, most, first, at, better, worse, weight, luck)
+            at = _keep(key[c], stream, most, first, at, better, worse, weight, luck)
     return at
 
 
 @njit(cache=True)
-def _keep(key, stream, width, most, first, at, better, worse, weight, luck):  # type: ignore[no-untyped-def]
+def _keep(key, stream, most, first, at, better, worse, weight, luck):  # type: ignore[no-untyped-def]
     """Keeps the `most` swaps of `first:at` whose draws are largest, in slot order; returns the end of what is kept."""
     n = at - first
     for k in range(n):
-        luck[k] = chance(key, stream + better[first + k] * width + worse[first + k])
+        luck[k] = chance(key, stream + better[first + k] * _MOST_SLOTS + worse[first + k])
     least = np.sort(luck[:n])[max(n - most, 0)]
     to = first
     for k in range(n):
@@ -246,67 +271,83 @@ def _likeness(page, vectors):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
+def _kinship(titles, groups, i, j):  # type: ignore[no-untyped-def]
+    """How alike two items are: 2 within a group, else the cosine of their titles."""
+    if groups[i] >= 0 and groups[i] == groups[j]:
+        return 2.0
+    return float((titles[i] * titles[j]).sum())
+
+
+@njit(cache=True)
 def one_theme(  # type: ignore[no-untyped-def]
-    log_item, start, stop, target_stop, items, gain, pool, logits, vectors, titles, alike, key, rejected, slot, severity
+    log_item, start, stop, target_stop, items, gain, pool, logits, vectors, titles, groups, alike, key, rejected, slot, severity
 ):
-    """Diversity: slots without engagement take what is most like an engaged item, at least as relevant as the page's least item."""
+    """Diversity: slots without engagement take what is most like one item of the page, as relevant to the policy as what stood there."""
     stream, width = 5 * _STREAM, items.shape[1]
     for c in range(len(items)):
-        anchor, best, free = -1, -1.0, 0
+        anchor, best, free, engaged = -1, -1.0, 0, -1
         for s in range(width):
             free += items[c, s] >= 0 and gain[c, s] == 0
             u = chance(key[c], stream + s)
-            if gain[c, s] > 0 and u > best:
+            if items[c, s] >= 0 and u > best:
                 best, anchor = u, s
-        if anchor < 0 or free < 2:
+            if gain[c, s] > 0 and (engaged < 0 or gain[c, s] > gain[c, engaged]):
+                engaged = s
+        if engaged < 0 or free < 2:
             continue
-        floor = np.inf  # as relevant as the page: no less than the least of its items that is among the candidates
-        for a in range(pool.shape[1]):
-            if pool[c, a] >= 0 and logits[c, a] < floor and _holds(items[c], pool[c, a]):
-                floor = logits[c, a]
-        if floor == np.inf:
-            floor = -np.inf
         worth = np.full(pool.shape[1], -np.inf)
+        own = np.full(width, -np.inf)  # [slot] what the policy thinks of the slot's item
         for a in range(pool.shape[1]):
             j = pool[c, a]
-            if j < 0 or logits[c, a] < floor or _holds(items[c], j) or _holds(log_item[stop[c] : target_stop[c]], j):
+            for s in range(width):
+                if j >= 0 and j == items[c, s]:
+                    own[s] = logits[c, a]
+            if j < 0 or _holds(items[c], j) or _holds(log_item[stop[c] : target_stop[c]], j):
                 continue
             closest = -1.0  # to anything of the page: a near-duplicate would be another defect
             for t in range(width):
                 if items[c, t] >= 0:
-                    closest = max(closest, float((titles[j] * titles[items[c, t]]).sum()))
+                    closest = max(closest, _kinship(titles, groups, j, items[c, t]))
             if closest <= alike:
                 worth[a] = (vectors[j] * vectors[items[c, anchor]]).sum()
         order = np.argsort(-worth, kind="mergesort")
-        wanted = 2 + int(chance(key[c], stream + width) * (free - 1))
-        filled, at = 0, 0
+        wanted = 2 + int(chance(key[c], stream + _MOST_SLOTS) * (free - 1))
+        filled = 0
         for s in range(width):
-            if items[c, s] < 0 or gain[c, s] > 0 or filled == wanted:
+            if items[c, s] < 0 or gain[c, s] > 0 or s == anchor or filled == wanted:
                 continue
-            while at < len(order) and worth[order[at]] > -np.inf:
-                j = pool[c, order[at]]
-                at += 1
+            present = (vectors[items[c, s]] * vectors[items[c, anchor]]).sum()
+            for a in order:
+                j = pool[c, a]
+                if worth[a] == -np.inf:
+                    continue
+                if worth[a] <= present:
+                    break
+                if abs(logits[c, a] - own[s]) > SAME_WORTH:
+                    continue
                 twin = False  # of what was filled in before
                 for t in range(s):
-                    if rejected[c, t] != items[c, t] and (titles[j] * titles[rejected[c, t]]).sum() > alike:
+                    if rejected[c, t] != items[c, t] and _kinship(titles, groups, j, rejected[c, t]) > alike:
                         twin = True
                 if not twin:
                     rejected[c, s] = j
+                    worth[a] = -np.inf
                     filled += 1
                     break
         drop = _likeness(rejected[c], vectors) - _likeness(items[c], vectors)
         if filled and drop >= LEAST_DROP:
-            slot[c], severity[c] = anchor, drop
+            slot[c], severity[c] = engaged, drop
 
 
 @njit(cache=True)
-def refill(log_item, start, stop, target_stop, items, gain, near, key, operator, rejected, slot, severity):  # type: ignore[no-untyped-def]
+def refill(log_item, log_taken, start, stop, target_stop, items, gain, near, key, operator, rejected, slot, severity):  # type: ignore[no-untyped-def]
     """Redundancy: slots without engagement take near-duplicates, repeats or items of the history, as `operator` says."""
     stream, width = operator * _STREAM, items.shape[1]
     for c in range(len(items)):
-        anchor, free, size = -1, 0, 0
+        anchor, free, size, end = -1, 0, 0, 0
         for s in range(width):
             size += items[c, s] >= 0
+            end = s + 1 if items[c, s] >= 0 else end
             free += items[c, s] >= 0 and gain[c, s] == 0
             if gain[c, s] > 0 and (anchor < 0 or gain[c, s] > gain[c, anchor]):
                 anchor = s
@@ -332,9 +373,10 @@ def refill(log_item, start, stop, target_stop, items, gain, near, key, operator,
                 )
                 if operator == 8:  # CONSUMED
                     if stop[c] > start[c]:
-                        j = log_item[start[c] + int(u * (stop[c] - start[c]))]
+                        e = start[c] + int(u * (stop[c] - start[c]))
+                        j = log_item[e] if log_taken[e] else -1
                 else:
-                    t = int(u * width)
+                    t = int(u * end)
                     if items[c, t] < 0 or planned[t]:
                         continue
                     j = items[c, t]

@@ -10,9 +10,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from pagellm.catalog import Catalog
 from pagellm.config import PairConfig
-from pagellm.data.content import near_duplicates, title_vectors
+from pagellm.data.likeness import Likeness
 from pagellm.data.preferences.families import diversity, ranking, redundancy, relevance, swaps
 from pagellm.data.preferences.pairs import Family, Operator, Pairs, capped, effective_size, join_pairs
 from pagellm.data.preferences.situations import Engaged, Situations, keys_of
@@ -33,27 +32,18 @@ class MiningReport:
     examination: str = ""  # where the weights come from, in words
 
 
-@dataclass(frozen=True)
-class Likeness:
-    """How alike the catalog's items are."""
-
-    vectors: F32  # [item, dim] of unit length, from all text
-    titles: F32  # [item, dim] of unit length, from titles
-    near: I32  # [item, any] near-duplicates of each item, NO_ITEM at the end
-
-
-def likeness_of(catalog: Catalog, vectors: F32, config: PairConfig) -> Likeness:
-    """Near-duplicates are of one group, or have titles with a cosine above `config.alike`."""
-    titles = title_vectors(catalog)
-    groups = catalog.codes("group_id")[0] if catalog.has("group_id") else None
-    every = np.arange(len(catalog), dtype=np.int32)
-    return Likeness(vectors, titles, near_duplicates(titles, every, groups, config.alike, config.near))
-
-
 def mine(
-    situations: Iterable[Situations], engaged: Engaged, likeness: Likeness, config: PairConfig, seed: int, examination: str = ""
+    situations: Iterable[Situations],
+    engaged: Engaged,
+    likeness: Likeness,
+    near: I32,
+    config: PairConfig,
+    seed: int,
+    examination: str = "",
+    repeats: bool = False,
+    exposure: F32 | None = None,
 ) -> tuple[Pairs, MiningReport]:
-    """Pairs of all families.
+    """Pairs of all families. `near` [item, any] lists near-duplicates that may be shown, `exposure` [item] how often each was seen.
 
     Equal situations, chunks and seed give equal pairs; which of them the caps leave depends on all that was found.
     """
@@ -64,7 +54,7 @@ def mine(
         useful = chunk.take(np.flatnonzero((chunk.gain > 0).any(1)))
         report.engaged += len(useful)
         if len(useful):
-            parts.append(mine_chunk(useful, engaged, likeness, config, seed))
+            parts.append(mine_chunk(useful, engaged, likeness, near, config, seed, repeats, exposure))
     found = join_pairs(parts)
     kept = found.take(np.flatnonzero(capped(found, config.per_user, config.per_item, seed)))
     report.found, report.over_cap = len(found), len(found) - len(kept)
@@ -76,14 +66,23 @@ def mine(
     return kept, report
 
 
-def mine_chunk(s: Situations, engaged: Engaged, likeness: Likeness, config: PairConfig, seed: int) -> Pairs:
+def mine_chunk(
+    s: Situations,
+    engaged: Engaged,
+    likeness: Likeness,
+    near: I32,
+    config: PairConfig,
+    seed: int,
+    repeats: bool = False,
+    exposure: F32 | None = None,
+) -> Pairs:
     """All pairs of these situations, before caps."""
     key = keys_of(s, seed)
     families = (
-        relevance(s, key, engaged),
+        relevance(s, key, engaged, exposure),
         ranking(s, key),
-        diversity(s, key, likeness.vectors, likeness.titles, config.alike),
-        redundancy(s, key, likeness.near),
+        diversity(s, key, likeness.vectors, likeness.titles, likeness.groups, config.alike),
+        redundancy(s, key, near, repeats),
         swaps(s, key, config.swaps),
     )
     return join_pairs([part for part in families if len(part)])

@@ -45,6 +45,16 @@ class Operator(IntEnum):
     EXCHANGE = 9  # swap: two slots exchanged their items
 
 
+class HeldOut(IntEnum):
+    """Defects that rewards are judged on and never learn from: pairs files hold none of them."""
+
+    FOREIGN_BLOCK = 32  # relevance: a block of the page filled with items of a theme that the user never took from
+    FLOOD = 33  # relevance: engaged and other slots filled with the best-sellers of all time
+    ROTATION = 34  # ranking: the rows, or the slots of a single one, turned round until engaged items stand worse
+    BRAND_WALL = 35  # diversity: slots without engagement filled with one brand
+    PARAPHRASE = 36  # redundancy: slots filled with what is alike in text to another slot and has another title
+
+
 @dataclass(frozen=True, slots=True)
 class Pairs:
     """Preference pairs. Pages are padded with NO_ITEM to the widest; chosen and rejected share their places."""
@@ -57,12 +67,13 @@ class Pairs:
     row: I16  # [pair, slot] row on the page, from 0
     col: I16  # [pair, slot] column in the row, from 0
     family: I8  # [pair] code of `Family`
-    operator: I8  # [pair] code of `Operator`
+    operator: I8  # [pair] code of `Operator`, or of `HeldOut`
     severity: F32  # [pair] in (0, 1]: how bad the defect is, as the family measures it
     weight: F32  # [pair] how much the pair counts: inverse chance that its feedback was seen, clipped; of swaps |gain| · |examination|
     item: I32  # [pair] the engaged item that the pair rests on
     event: I8  # [pair] code of the `Event` behind it
     gain: F32  # [pair] engagement behind it
+    offset: F32  # [pair] log of how much likelier the rejected items were drawn than the chosen ones, 0 where both were equally likely
 
     def __len__(self) -> int:
         return len(self.user)
@@ -108,6 +119,7 @@ def empty_pairs() -> Pairs:
         wide,
         one.astype(np.int32),
         narrow,
+        wide,
         wide,
     )
 
@@ -162,6 +174,7 @@ def write_pairs(
             "item_id": _ids(pairs.item, ids),
             "event": [Event(e).name.lower() for e in pairs.event],
             "gain": pairs.gain,
+            "offset": pairs.offset,
         },
         schema_overrides=dict.fromkeys(("user_id", "page_id", "family", "operator", "item_id", "event"), pl.String)
         | dict.fromkeys(("chosen", "rejected"), pl.List(pl.String))
@@ -207,25 +220,8 @@ def read_pairs(path: Path, catalog: Catalog, user_ids: np.ndarray, page_ids: np.
         catalog.indexes(frame["item_id"].to_list()),
         np.array([Event[e.upper()] for e in frame["event"]], np.int8),
         frame["gain"].to_numpy().astype(np.float32),
+        frame["offset"].to_numpy().astype(np.float32),
     )
-
-
-COLUMNS = (
-    "user_id",
-    "time",
-    "page_id",
-    "family",
-    "operator",
-    "chosen",
-    "rejected",
-    "row",
-    "col",
-    "severity",
-    "weight",
-    "item_id",
-    "event",
-    "gain",
-)
 
 
 _TEXT, _PAGE, _PLACES = pl.String(), pl.List(pl.String), pl.List(pl.Int16)
@@ -234,9 +230,11 @@ _KINDS: dict[str, pl.DataType] = {
     **dict.fromkeys(("chosen", "rejected"), _PAGE),
     **dict.fromkeys(("row", "col"), _PLACES),
     "time": pl.Int64(),
-    **dict.fromkeys(("severity", "weight", "gain"), pl.Float32()),
+    **dict.fromkeys(("severity", "weight", "gain", "offset"), pl.Float32()),
 }
 """Types of the columns of a pairs file; numbers may be of any width."""
+
+COLUMNS = tuple(_KINDS)
 
 
 def pairs_frame(path: Path) -> pl.DataFrame:

@@ -12,7 +12,7 @@ import numpy as np
 from numba import njit
 
 from pagellm.data.contexts import contexts_at
-from pagellm.data.counters import chance
+from pagellm.data.counters import GOLDEN, chance, mix
 from pagellm.data.evidence import NAMES, Evidence
 from pagellm.data.examination import Examination
 from pagellm.types import F32, I8, I16, I32, I64, NO_ITEM, Contexts, Event, Impressions, Interactions
@@ -26,6 +26,9 @@ GAINS: Mapping[Event, float] = {
     Event.PURCHASE: 4.0,
 }
 """Engagement of one event of a kind; kinds that are missing have none. Of several events on one slot the strongest counts."""
+
+
+_PLACES = 1_000_000  # where the draws of places begin, beyond those of candidates
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,7 @@ class Situations:
     col: I16  # [context, slot]
     pool: I32  # [context, candidate]
     logits: F32  # [context, candidate] what the policy thinks of each; equal where there is none
+    drawn: F32  # [context, slot] log of the chance with which the item would be drawn onto a page put together here; 0 on logged pages
 
     def __len__(self) -> int:
         return len(self.page)
@@ -62,19 +66,21 @@ class Engaged:
     time: I64  # [engagement] unix seconds; a context draws from older ones
 
 
-def from_baskets(contexts: Contexts, pool: I32, logits: F32, slots: int, seed: int) -> Situations:
+def from_baskets(contexts: Contexts, pool: I32, logits: F32, slots: int, seed: int, flat: bool = False) -> Situations:
     """Pages for contexts with a target, as a review-type log has them: nobody knows what was shown.
 
     A page of `slots` in one row holds up to half its slots of target items that are among the candidates, at drawn places, between items
     that the policy itself would draw there (Gumbel top-k, Kool et al. 2019). Engaged and other items come from one pool, or the pair would
-    only tell what a pool is like. A context without a target in its pool has no engaged slot.
+    only tell what a pool is like; `drawn` says how likely the draw takes each of them, so that a fit can tell what is wanted from how pages
+    were put together. `flat` draws evenly from the pool instead. A context without a target in its pool has no engaged slot.
     """
     log = contexts.log
     items = np.full((len(contexts), slots), NO_ITEM, np.int32)
     source = np.full((len(contexts), slots), -1, np.int64)
     key = _keys(contexts, np.full(len(contexts), -2, np.int64), seed)  # other draws than those of the families
-    value = event_gain(log)
-    _fill_pages(log.item, value, contexts.stop, contexts.target_stop, pool, logits, key, items, source)
+    value, drawn = event_gain(log), np.zeros(items.shape, np.float32)
+    worth = np.where(pool == NO_ITEM, -np.inf, 0).astype(np.float32) if flat else logits
+    _fill_pages(log.item, value, contexts.stop, contexts.target_stop, pool, worth, key, items, source, drawn)
     engaged = source >= 0
     at = np.maximum(source, 0)
     real = items != NO_ITEM
@@ -91,6 +97,7 @@ def from_baskets(contexts: Contexts, pool: I32, logits: F32, slots: int, seed: i
         np.broadcast_to(np.arange(slots, dtype=np.int16), items.shape).copy(),
         pool,
         logits,
+        drawn,
     )
 
 
@@ -135,6 +142,7 @@ def from_pages(
         col.astype(np.int16),
         pool,
         logits,
+        np.zeros(items.shape, np.float32),
     )
 
 
@@ -151,12 +159,42 @@ def keys_of(situations: Situations, seed: int) -> np.ndarray:
 
 
 def _keys(contexts: Contexts, page: I64, seed: int) -> np.ndarray:
-    mixed = contexts.time * 1_000_003 + contexts.user.astype(np.int64) * 8_191 + page * 131 + seed * 2_654_435_761
-    return mixed.astype(np.uint64)
+    numbers = (contexts.time, contexts.user.astype(np.int64), page, np.full(len(page), seed, np.int64))
+    return np.asarray(_hashed(np.stack(numbers, 1).astype(np.uint64)))
 
 
 @njit(cache=True)
-def _fill_pages(item, value, stop, target_stop, pool, logits, key, items, source):  # type: ignore[no-untyped-def]
+def _hashed(numbers):  # type: ignore[no-untyped-def]
+    """[row] one number from each row of numbers, so that no two rows that differ are likely to share their draws."""
+    out = np.zeros(len(numbers), np.uint64)
+    for n in range(len(numbers)):
+        for value in numbers[n]:
+            out[n] = mix(out[n] + GOLDEN + value)
+    return out
+
+
+@njit(cache=True)
+def _bar(worth, wanted, order, free):  # type: ignore[no-untyped-def]
+    """The draw of the first item that is not among the `free` best of those without engagement; -inf where all of them are drawn."""
+    passed = 0
+    for a in order:
+        if worth[a] == -np.inf:
+            break
+        if wanted[a] < 0:
+            if passed == free:
+                return worth[a]
+            passed += 1
+    return -np.inf
+
+
+@njit(cache=True)
+def _log_chance(logit, bar):  # type: ignore[no-untyped-def]
+    """Log of the chance that logit + Gumbel noise passes the bar, 1 - exp(-exp(logit - bar)) (Kool et al. 2019, eq. 8)."""
+    return np.log(-np.expm1(-np.exp(min(logit - bar, 30.0)))) if bar > -np.inf else 0.0
+
+
+@njit(cache=True)
+def _fill_pages(item, value, stop, target_stop, pool, logits, key, items, source, drawn):  # type: ignore[no-untyped-def]
     slots = items.shape[1]
     for c in range(len(stop)):
         width = pool.shape[1]
@@ -175,22 +213,25 @@ def _fill_pages(item, value, stop, target_stop, pool, logits, key, items, source
         size = min(slots, room)
         engaged = min(n_wanted, max(size // 2, 1))
         order = np.argsort(-worth)
-        place = np.argsort(np.array([chance(key[c], width + s) for s in range(size)]))  # [slot] drawn order of the places
+        place = np.argsort(np.array([chance(key[c], _PLACES + s) for s in range(size)]))  # [slot] drawn order of the places
+        bar = _bar(worth, wanted, order, size - engaged)
         taken, filled = 0, engaged
         for a in order:
             if worth[a] == -np.inf:
                 break
             if wanted[a] >= 0 and taken < engaged:
                 items[c, place[taken]], source[c, place[taken]] = pool[c, a], wanted[a]
+                drawn[c, place[taken]] = _log_chance(logits[c, a], bar)
                 taken += 1
             elif wanted[a] < 0 and filled < size:
                 items[c, place[filled]] = pool[c, a]
+                drawn[c, place[filled]] = _log_chance(logits[c, a], bar)
                 filled += 1
         if filled < size:  # nothing but targets is left: the page ends early, without gaps
             n = 0
             for s in range(slots):
                 if items[c, s] >= 0:
-                    items[c, n], source[c, n] = items[c, s], source[c, s]
+                    items[c, n], source[c, n], drawn[c, n] = items[c, s], source[c, s], drawn[c, s]
                     n += 1
             for s in range(n, slots):
-                items[c, s], source[c, s] = -1, -1
+                items[c, s], source[c, s], drawn[c, s] = -1, -1, 0.0

@@ -42,7 +42,7 @@ class Popularity:
         order = np.flatnonzero(self.candidates).astype(np.int32)
         window_s = _FOREVER_S if self.days is None else int(self.days * DAY)
         moved = self.log.time[events], self.log.item[events], len(self.candidates)
-        _slide(*moved, contexts.time, by_time, window_s, order, contexts.log.item, *history, ranked)
+        _slide(*moved, contexts.time, by_time, window_s, order, contexts.log.item, contexts.log.taken, *history, ranked)
         return ranked
 
 
@@ -58,7 +58,7 @@ def fit_popularity(
 
 
 @njit(cache=True)
-def _slide(time, item, n_items, moments, by_time, window_s, order, own, start, stop, out):  # type: ignore[no-untyped-def]
+def _slide(time, item, n_items, moments, by_time, window_s, order, own, taken, start, stop, out):  # type: ignore[no-untyped-def]
     in_window = np.int64(1) << np.int64(32)  # the key of an item is its count in the window, then its count over all time
     keys = np.zeros(n_items, np.int64)
     banned = np.zeros(n_items, np.int32)
@@ -72,5 +72,6 @@ def _slide(time, item, n_items, moments, by_time, window_s, order, own, start, s
             keys[item[leave]] -= in_window
             leave += 1
         for e in range(start[c], stop[c]):
-            banned[own[e]] = c + 1
+            if taken[e]:
+                banned[own[e]] = c + 1
         select(keys, order, banned, c + 1, heap_key, heap_place, out[c])

@@ -1,4 +1,4 @@
-"""From scores to rankings: candidates only, no item of the context's own history, ties by a fixed order. Knows no method."""
+"""From scores to rankings: candidates only, nothing that the user has taken already, ties by a fixed order. Knows no method."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ def rank_by_scores(
     """The k best items by the scores that the callable gives a batch of contexts. Shape [context, k].
 
     `scores` returns [context, item]; `order` [candidate] lists the items that may be ranked, and among equal scores the earlier
-    one wins. Unless `repeats`, the items of a context's own history are left out.
+    one wins. Unless `repeats`, what a context's user has taken is left out.
     """
     ranked = np.full((len(contexts), k), NO_ITEM, np.int32)
     log = contexts.log
     for first in range(0, len(contexts), batch):
         part = contexts.take(np.arange(first, min(first + batch, len(contexts))))
         history = part.start, (part.start if repeats else part.stop)
-        _top_k(scores(part), order, log.item, *history, ranked[first : first + batch])
+        _top_k(scores(part), order, log.item, log.taken, *history, ranked[first : first + batch])
     return ranked
 
 
@@ -62,12 +62,13 @@ def taken(log: Interactions, known: Bool, n_items: int) -> sparse.csr_array:
 
 
 @njit(cache=True)
-def _top_k(scores, order, item, start, stop, out):  # type: ignore[no-untyped-def]
+def _top_k(scores, order, item, taken, start, stop, out):  # type: ignore[no-untyped-def]
     banned = np.zeros(scores.shape[1], np.int32)
     heap = np.empty(out.shape[1], scores.dtype), np.empty(out.shape[1], np.int64)
     for c in range(len(out)):
         for e in range(start[c], stop[c]):
-            banned[item[e]] = c + 1
+            if taken[e]:
+                banned[item[e]] = c + 1
         select(scores[c], order, banned, c + 1, heap[0], heap[1], out[c])
 
 

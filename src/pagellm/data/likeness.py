@@ -1,0 +1,56 @@
+"""How alike the catalog's items are: by text, by title, by group, category and brand. Takes a catalog and vectors; knows no log."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from pagellm.catalog import Catalog
+from pagellm.data.content import near_duplicates, title_vectors
+from pagellm.data.evidence import field_codes
+from pagellm.types import F32, I32, NO_ITEM, Bool
+
+_THEMES = 50  # clusters of a catalog that names no category
+
+
+@dataclass(frozen=True)
+class Likeness:
+    """What pages are compared within. Two items are near-duplicates if of one group, or with a title cosine above `alike`."""
+
+    vectors: F32  # [item, dim] of unit length, from all text
+    titles: F32  # [item, dim] of unit length, from titles
+    groups: I32  # [item] code of the group of variants, -1 for none
+    themes: I32  # [item] code of the category, a cluster of the text where the catalog has none
+    brands: I32  # [item] code of the brand, -1 where unknown
+    alike: float
+
+    def near(self, most: int, shown: Bool) -> I32:
+        """Up to `most` near-duplicates of each item, nearest first, those of its group before all. Shape [item, most].
+
+        NO_ITEM where there are fewer; items that may not be shown are left out."""
+        every = np.arange(len(self.titles), dtype=np.int32)
+        found = near_duplicates(self.titles, every, self.groups, self.alike, most)
+        found = np.where((found >= 0) & shown[found], found, NO_ITEM)
+        order = np.argsort(found == NO_ITEM, axis=1, kind="stable")
+        return np.take_along_axis(found, order, 1)
+
+
+def likeness_of(catalog: Catalog, vectors: F32, alike: float) -> Likeness:
+    """The likeness of a catalog whose items have these content vectors."""
+    groups = catalog.codes("group_id")[0] if catalog.has("group_id") else np.full(len(catalog), -1, np.int32)
+    brands = field_codes(catalog, ("brand", "seller_id"))
+    return Likeness(vectors, title_vectors(catalog), groups, themes(catalog, vectors), brands, alike)
+
+
+def themes(catalog: Catalog, content: F32) -> I32:
+    """[item] the main category; else the first category; else, in a catalog of titles alone, a cluster of the content vectors."""
+    for name in ("main_category", "categories"):
+        if catalog.has(name):
+            nested = catalog.frame[name].dtype.is_nested()
+            return catalog.codes(f"{name}[0]" if nested else name)[0]
+    from sklearn.cluster import MiniBatchKMeans
+
+    clusters = min(_THEMES, len(np.unique(content, axis=0)))
+    found: I32 = MiniBatchKMeans(clusters, random_state=0, n_init=3).fit_predict(content).astype(np.int32)
+    return found

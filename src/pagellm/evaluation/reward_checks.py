@@ -1,0 +1,146 @@
+"""How good a reward is: accuracy on pairs of users it has not met, laws that it must obey, calibration. With intervals over users.
+
+Takes what rewards found of pages, gives figures. Knows no network and no file.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from pagellm.evaluation.significance import RESAMPLES, interval, resampled_means
+from pagellm.types import F64, I32, I64
+
+DECILES = 10
+
+
+@dataclass(frozen=True)
+class Rate:
+    """A share with its 95 % interval over users, and what it was counted over."""
+
+    value: float
+    low: float
+    high: float
+    count: int  # pairs or pages
+    users: int
+
+    def as_json(self) -> dict[str, float | int | list[float]]:
+        """rate, ci95, n, users."""
+        return {
+            "rate": round(self.value, 4),
+            "ci95": [round(self.low, 4), round(self.high, 4)],
+            "n": self.count,
+            "users": self.users,
+        }
+
+
+def rate(held: F64, user: I32, seed: int = 0) -> Rate:
+    """Mean of values in [0, 1] over pairs, resampled by user: a user with many pairs is drawn with all of them. NaN without any.
+
+    Raises ValueError where the two arrays differ in length.
+    """
+    if len(held) != len(user):
+        raise ValueError(f"Each value needs its user. Got {len(held)} values and {len(user)} users.")
+    if not len(held):
+        return Rate(np.nan, np.nan, np.nan, 0, 0)
+    who, inverse = np.unique(user, return_inverse=True)
+    sums = np.stack([np.bincount(inverse, held), np.bincount(inverse).astype(np.float64)], 1)
+    draws = resampled_means(sums, RESAMPLES, seed)
+    low, high = interval((draws[:, 0] / draws[:, 1])[:, None])[:, 0]
+    return Rate(float(held.mean()), float(low), float(high), len(held), len(who))
+
+
+def told_apart(better: F64, worse: F64, within: float = 1e-7) -> F64:
+    """[pair] 1 where the better page scores higher, .5 for a tie, 0 where it scores lower."""
+    gap = better - worse
+    return np.where(np.abs(gap) <= within, 0.5, (gap > 0).astype(np.float64))
+
+
+@dataclass(frozen=True)
+class PairAccuracy:
+    """How well one kind of pair is told apart, by the reward and by the reference policy's log-probability alone."""
+
+    kind: str  # name of the operator
+    family: str
+    reward: Rate  # by the family's own score
+    whole: Rate  # by the whole page reward, of swaps by the item reward
+    probe: Rate
+    lead: Rate  # reward minus probe, paired
+
+    def as_json(self) -> dict[str, object]:
+        """All rates by name."""
+        return {name: getattr(self, name).as_json() for name in ("reward", "whole", "probe", "lead")} | {"family": self.family}
+
+
+def pair_accuracy(kind: str, family: str, user: I32, own: F64, whole: F64, probe: F64, seed: int = 0) -> PairAccuracy:
+    """Accuracy of one kind of pair. `own`, `whole`, `probe` [pair, 2]: scores of the better and the worse page."""
+    held = [told_apart(scores[:, 0], scores[:, 1]) for scores in (own, whole, probe)]
+    return PairAccuracy(
+        kind,
+        family,
+        rate(held[0], user, seed),
+        rate(held[1], user, seed),
+        rate(held[2], user, seed),
+        rate(held[0] - held[2], user, seed),
+    )
+
+
+@dataclass(frozen=True)
+class Law:
+    """Something that a reward must obey, how often it does, and how often it must."""
+
+    name: str
+    says: str
+    rate: Rate
+    tolerance: float  # least rate with which the law holds
+
+    @property
+    def holds(self) -> bool:
+        """Whether it does; a law that nothing could be counted for says nothing and holds."""
+        return self.rate.count == 0 or self.rate.value >= self.tolerance
+
+    def as_json(self) -> dict[str, object]:
+        """rate, ci95, n, users, tolerance, holds."""
+        return self.rate.as_json() | {"tolerance": self.tolerance, "holds": self.holds, "says": self.says}
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Predicted against realised engagement, pages in ten groups of equal size by prediction."""
+
+    predicted: F64  # [group] mean prediction
+    realised: F64  # [group] mean of what happened
+    low: F64  # [group] 95 % interval of `realised` over pages
+    high: F64
+    pages: I64  # [group]
+
+    @property
+    def error(self) -> float:
+        """Expected calibration error: mean over pages of |predicted - realised| of their group (Naeini et al. 2015)."""
+        return float((np.abs(self.predicted - self.realised) * self.pages).sum() / max(self.pages.sum(), 1))
+
+    @property
+    def relative_error(self) -> float:
+        """The same over the mean of what happened."""
+        mean = float((self.realised * self.pages).sum() / max(self.pages.sum(), 1))
+        return self.error / mean if mean else float("nan")
+
+    def as_json(self) -> dict[str, object]:
+        """Groups, lowest prediction first."""
+        columns = {name: [round(float(v), 6) for v in getattr(self, name)] for name in ("predicted", "realised", "low", "high")}
+        return columns | {"pages": self.pages.tolist(), "ece": self.error, "relative_ece": self.relative_error}
+
+
+def calibration(predicted: F64, realised: F64, seed: int = 0) -> Calibration:
+    """Groups pages by prediction, deciles. Both [page]."""
+    order = np.argsort(predicted, kind="stable")
+    groups = [g for g in np.array_split(order, DECILES) if len(g)]
+    ends = np.array([interval(resampled_means(realised[g][:, None], 1_000, seed))[:, 0] for g in groups])
+    return Calibration(
+        np.array([predicted[g].mean() for g in groups]),
+        np.array([realised[g].mean() for g in groups]),
+        ends[:, 0],
+        ends[:, 1],
+        np.array([len(g) for g in groups], np.int64),
+    )

@@ -1,0 +1,85 @@
+"""Rewards in a run folder: reward.safetensors and reward.json, written and read back. Knows nothing of how rewards are learned."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pagellm.data.likeness import Likeness, likeness_of
+from pagellm.data.look import Look
+from pagellm.errors import RunError
+from pagellm.models.multi_grained import MultiGrainedReward, RewardModel, Whitening
+from pagellm.models.page_inputs import PageReader
+from pagellm.models.reward import RewardNet
+from pagellm.models.run import REWARD, REWARD_FACTS, Run
+from pagellm.models.storage import read_json, read_tensors, write_json, write_tensors
+
+
+@dataclass(frozen=True)
+class RewardFacts:
+    """What is known of rewards beside their weights."""
+
+    look: Look
+    pairs: dict[str, int]  # family -> pairs that they learned from
+    effective: dict[str, float]  # family -> effective sample size of those pairs' weights
+    examination: str  # in words
+    page: tuple[float, float, float]  # whitening of the page reward on the pages that they learned from: count, mean, squares
+    item: tuple[float, float, float]  # of the sum of the item rewards
+
+
+def write_rewards(folder: Path, net: RewardNet, facts: RewardFacts) -> None:
+    """Saves both files, each whole or not at all."""
+    write_json(
+        folder / REWARD_FACTS,
+        {
+            "look": facts.look.as_json(),
+            "pairs": facts.pairs,
+            "effective": {name: round(size, 1) for name, size in facts.effective.items()},
+            "examination": facts.examination,
+            "page": facts.page,
+            "item": facts.item,
+        },
+    )
+    write_tensors(folder / REWARD, dict(net.state_dict()))
+
+
+def read_rewards(folder: Path, net: RewardNet) -> RewardFacts:
+    """Puts the saved weights into `net`. Raises RunError where there are none or they do not fit."""
+    if not (folder / REWARD).exists():
+        raise RunError(
+            f"The run {folder} has learned no rewards. Train one that has: pagellm train DATA --run NEW_RUN --until reward"
+        )
+    weights, saved = read_tensors(folder / REWARD)[0], read_json(folder / REWARD_FACTS)
+    try:
+        net.load_state_dict(weights)
+        return _facts(saved)
+    except (RuntimeError, KeyError, TypeError, ValueError) as problem:
+        raise RunError(f"The rewards of {folder} do not fit this version of pagellm. Train it again. ({problem})") from problem
+
+
+def _three(saved: list[Any]) -> tuple[float, float, float]:
+    count, mean, squares = (float(value) for value in saved)
+    return count, mean, squares
+
+
+def _facts(saved: dict[str, Any]) -> RewardFacts:
+    return RewardFacts(
+        Look.from_json(saved["look"]),
+        {str(k): int(v) for k, v in saved["pairs"].items()},
+        {str(k): float(v) for k, v in saved["effective"].items()},
+        str(saved["examination"]),
+        _three(saved["page"]),
+        _three(saved["item"]),
+    )
+
+
+def load_rewards(run: Run, likeness: Likeness | None = None) -> tuple[MultiGrainedReward, RewardFacts]:
+    """The rewards of a run, whitened as on the pages that they learned from. Raises RunError where the run has learned none."""
+    config = run.config
+    net = RewardNet(config.reward, config.split.repeats)
+    facts = read_rewards(run.folder, net)
+    alike = likeness or likeness_of(run.catalog, run.content, config.pairs.alike)
+    reader = PageReader(run.net, run.evidence, alike, run.catalog.shown, config.model.max_history)
+    model = RewardModel(net.eval(), reader, facts.look, config.reward)
+    return MultiGrainedReward(model, Whitening(*facts.page), Whitening(*facts.item)), facts

@@ -1,0 +1,82 @@
+"""A page's reward receipt in words and numbers that add up. Takes what the rewards found, gives lines and a table; knows no reward."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from pagellm.reporting.words import cut, plain
+
+WORDS = {
+    "relevance": "items that fit",
+    "ranking": "their order",
+    "diversity": "variety",
+    "redundancy": "repetition",
+    "item": "expected engagement",
+}
+"""What each part of the reward is called where people read it."""
+
+_TITLE = 40  # characters of a title in a sentence
+
+
+@dataclass(frozen=True, slots=True)
+class SlotReceipt:
+    """What one slot adds to the reward of its page."""
+
+    slot_id: str
+    title: str
+    parts: tuple[float, ...]  # in the order of WORDS
+    alone: float  # what the page would lose without it
+
+    @property
+    def total(self) -> float:
+        """Sum of the parts."""
+        return sum(self.parts)
+
+
+@dataclass(frozen=True, slots=True)
+class ReceiptView:
+    """The receipt of a page, ready to be shown."""
+
+    columns: tuple[str, ...]
+    slots: tuple[SlotReceipt, ...]
+    constant: float  # what every page pays or gets
+    total: float  # the constant and all slots
+    lines: tuple[str, ...]  # the same as sentences
+
+
+def receipt_view(
+    slot_ids: Sequence[str],
+    titles: Sequence[str],
+    parts: Mapping[str, Sequence[float]],
+    constant: float,
+    total: float,
+    alone: Mapping[int, float],
+    swap: tuple[int, int, float] | None,
+    disagreement: float,
+) -> ReceiptView:
+    """Builds the view. `slot_ids`, `titles` and each of `parts` are of all slots, empty ones among them; `alone` and `swap` name slots by
+    their place in these."""
+    filled = sorted(alone)
+    slots = tuple(
+        SlotReceipt(slot_ids[s], plain(titles[s]), tuple(float(parts[name][s]) for name in WORDS), alone[s]) for s in filled
+    )
+    sums = {name: sum(float(value) for value in parts[name]) for name in WORDS}
+    spoken = " ".join(f"{WORDS[name]} {value:+.2f}" + ("," if name != "item" else "") for name, value in sums.items())
+    lines = [f"Reward {total:+.2f}: {spoken}, and {constant:+.2f} that every page gets."]
+    if slots:
+        best, least = max(slots, key=lambda s: s.alone), min(slots, key=lambda s: s.alone)
+        lines.append(f"Worth most: {_named(best)}. Without it the page would lose {best.alone:.2f}.")
+        if least.alone < 0:
+            lines.append(f"Worth least: {_named(least)}. Without it the page would gain {-least.alone:.2f}.")
+    if swap is not None:
+        a, b, gain = swap
+        one, other = (f"{slot_ids[s]} “{cut(plain(titles[s]), _TITLE)}”" for s in (a, b))
+        better = f"Exchanging {one} and {other} would gain {gain:.2f}."
+        lines.append(better if gain > 0 else "No exchange of two slots would make it better.")
+    lines.append(f"The members of the ensemble differ by {disagreement:.2f} about it.")
+    return ReceiptView(tuple(WORDS.values()), slots, constant, total, tuple(lines))
+
+
+def _named(slot: SlotReceipt) -> str:
+    return f"{slot.slot_id} “{cut(slot.title, _TITLE)}”"
