@@ -21,7 +21,7 @@ from pagellm.data.preferences.mining import mine
 from pagellm.data.preferences.pairs import Family, HeldOut, Operator, Pairs, join_pairs
 from pagellm.data.preferences.situations import Engaged, Situations, keys_of
 from pagellm.errors import DataError, UsageError
-from pagellm.evaluation.reward_checks import Calibration, Law, PairAccuracy, Rate, calibration, pair_accuracy, rate, told_apart
+from pagellm.evaluation.reward_checks import Calibration, Cases, Law, PairAccuracy, Rate, calibration, pair_accuracy, rate
 from pagellm.models.multi_grained import MultiGrainedReward
 from pagellm.models.reward_files import RewardFacts, load_rewards
 from pagellm.models.run import Run, load_run
@@ -49,6 +49,8 @@ class RewardCheck:
     unseen: list[PairAccuracy]  # kinds that they never saw
     calibration: Calibration
     facts: RewardFacts
+    cases: list[Cases]  # of `trained`, for whoever pools seeds
+    unseen_cases: list[Cases]
 
     @property
     def broken(self) -> list[Law]:
@@ -92,7 +94,8 @@ def check_rewards(folder: Path, window: str = "choices", seed: int = 0, tell: Ca
     tell(f"{sum(len(s) for s in chunks):,} pages with feedback")
     trained, unseen = judge.trained(), judge.unseen()
     laws = [*judge.laws(), _unseen_law(unseen)]
-    return RewardCheck(folder.name, window, laws, [a for a, _ in trained], [a for a, _ in unseen], judge.calibration(), facts)
+    known, new = ([pair_accuracy(cases, seed) for cases in kinds] for kinds in (trained, unseen))
+    return RewardCheck(folder.name, window, laws, known, new, judge.calibration(), facts, trained, unseen)
 
 
 def judged_source(run: Run, window: str) -> PairSource:
@@ -124,31 +127,27 @@ class Judge:
             self.run.catalog.shown & (np.bincount(log.item[log.time < self.source.begin], minlength=len(self.run.catalog)) > 0)
         )
 
-    def trained(self) -> list[tuple[PairAccuracy, F64]]:
-        """Accuracy on the kinds of pairs that the rewards learned from, with what was told apart [pair]."""
+    def trained(self) -> list[Cases]:
+        """Kinds of pairs that the rewards learned from."""
         likeness, config = self.reward.model.reader.likeness, self.run.config
         near = likeness.near(config.pairs.near, self.known)
         pairs, _ = mine(self.chunks, self.engaged, likeness, near, config.pairs, self.seed, repeats=config.split.repeats)
-        return self._accuracies(pairs, list(Operator))
+        return self._cases(pairs, list(Operator))
 
-    def unseen(self) -> list[tuple[PairAccuracy, F64]]:
-        """The same on held-out defects."""
+    def unseen(self) -> list[Cases]:
+        """Held-out defects."""
         log = self.source.log
         shelf = Shelf.of(self.reward.model.reader.likeness, self.known, log.item[log.time < self.source.begin])
         pairs = join_pairs([held_out_pairs(s, keys_of(s, self.seed), shelf) for s in self.chunks])
-        return self._accuracies(pairs, list(HeldOut))
+        return self._cases(pairs, list(HeldOut))
 
-    def _accuracies(self, pairs: Pairs, kinds: list[Operator] | list[HeldOut]) -> list[tuple[PairAccuracy, F64]]:
-        out = []
-        scores = self._scores(pairs)
+    def _cases(self, pairs: Pairs, kinds: list[Operator] | list[HeldOut]) -> list[Cases]:
+        out, scores = [], self._scores(pairs)
         for kind in kinds:
             some = np.flatnonzero(pairs.operator == kind)
-            if not len(some):
-                continue
-            family = Family(int(pairs.family[some[0]]))
-            own, whole, probe = (column[some] for column in scores)
-            found = pair_accuracy(kind.name.lower(), family.name.lower(), pairs.user[some], own, whole, probe, self.seed)
-            out.append((found, told_apart(whole[:, 0], whole[:, 1])))
+            if len(some):
+                family = Family(int(pairs.family[some[0]])).name.lower()
+                out.append(Cases(kind.name.lower(), family, pairs.user[some], *(column[some] for column in scores)))
         return out
 
     def _scores(self, pairs: Pairs) -> tuple[F64, F64, F64]:
@@ -253,7 +252,7 @@ def _log_prob(candidates: tuple[I32, F32], page: I32) -> float:
 
 _LAWS = {
     "duplicate_lowers": ("a second copy of an item on the page lowers the page reward", 0.95),
-    "engaged_up_raises": ("moving an engaged item to a better place raises the item reward", 0.75),
+    "engaged_up_raises": ("moving an engaged item to a better place raises the item reward", 0.6),
     "equal_swap": ("exchanging two copies of one item changes nothing", 1.0),
     "order_of_pages": ("other pages, candidates and their order change nothing", 1.0),
     "consumed_never_raises": ("putting in what the user already took does not raise the reward", 0.95),
@@ -329,9 +328,10 @@ def _refuses(reward: MultiGrainedReward, batch: PageBatch, item: int) -> bool:
     return False
 
 
-def _unseen_law(unseen: list[tuple[PairAccuracy, F64]]) -> Law:
-    held = np.concatenate([np.empty(0), *(h for _, h in unseen)])
-    return Law("unseen_defects", "defects that it was never trained on lower the page reward", _each(held), UNSEEN_LEAST)
+def _unseen_law(unseen: list[Cases]) -> Law:
+    held = np.concatenate([np.empty(0), *(cases.caught for cases in unseen)])
+    who = np.concatenate([np.empty(0, np.int32), *(cases.user for cases in unseen)])
+    return Law("unseen_defects", "defects that it was never trained on lower the page reward", rate(held, who), UNSEEN_LEAST)
 
 
 def _each(held: F64) -> Rate:

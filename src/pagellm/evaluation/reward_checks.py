@@ -5,6 +5,7 @@ Takes what rewards found of pages, gives figures. Knows no network and no file.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -73,17 +74,34 @@ class PairAccuracy:
         return {name: getattr(self, name).as_json() for name in ("reward", "whole", "probe", "lead")} | {"family": self.family}
 
 
-def pair_accuracy(kind: str, family: str, user: I32, own: F64, whole: F64, probe: F64, seed: int = 0) -> PairAccuracy:
-    """Accuracy of one kind of pair. `own`, `whole`, `probe` [pair, 2]: scores of the better and the worse page."""
-    held = [told_apart(scores[:, 0], scores[:, 1]) for scores in (own, whole, probe)]
-    return PairAccuracy(
-        kind,
-        family,
-        rate(held[0], user, seed),
-        rate(held[1], user, seed),
-        rate(held[2], user, seed),
-        rate(held[0] - held[2], user, seed),
-    )
+@dataclass(frozen=True)
+class Cases:
+    """Pairs of one kind, scored. Scores are [pair, 2]: the better and the worse page."""
+
+    kind: str
+    family: str
+    user: I32  # [pair]
+    own: F64  # by the family's own score, of swaps by the item reward
+    whole: F64  # by the whole page reward, of swaps by the item reward
+    probe: F64  # log-probability under the reference policy
+
+    @property
+    def caught(self) -> F64:
+        """[pair] 1 where the whole reward finds the better page, .5 for a tie."""
+        return told_apart(self.whole[:, 0], self.whole[:, 1])
+
+
+def pool_cases(parts: Sequence[Cases]) -> Cases:
+    """The same kind from several seeds: a user keeps their pairs of all of them."""
+    columns = (np.concatenate([getattr(part, name) for part in parts]) for name in ("user", "own", "whole", "probe"))
+    return Cases(parts[0].kind, parts[0].family, *columns)
+
+
+def pair_accuracy(cases: Cases, seed: int = 0) -> PairAccuracy:
+    """Accuracy on one kind of pair."""
+    own, whole, probe = (told_apart(scores[:, 0], scores[:, 1]) for scores in (cases.own, cases.whole, cases.probe))
+    rates = (rate(held, cases.user, seed) for held in (own, whole, probe, own - probe))
+    return PairAccuracy(cases.kind, cases.family, *rates)
 
 
 @dataclass(frozen=True)

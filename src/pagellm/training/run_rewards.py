@@ -23,14 +23,15 @@ from pagellm.data.preferences.situations import logged_contexts
 from pagellm.errors import DataError
 from pagellm.models.multi_grained import RewardModel, Whitening
 from pagellm.models.page_inputs import PageReader
-from pagellm.models.pools import policy_pool, read_contexts
 from pagellm.models.reward import RewardNet
 from pagellm.models.reward_files import RewardFacts, write_rewards
 from pagellm.models.run import METRICS, PAIRS, Run, make_schedule
-from pagellm.training.pair_sources import Found, PairSource, mine_source, policy_candidates
+from pagellm.training.pair_sources import Candidates, Found, PairSource, mine_source, policy_candidates
 from pagellm.training.reward_modeling import Engagement, calibrate, fit_rewards, measure_spread, pair_table
 from pagellm.training.sft import Step
-from pagellm.types import NO_ITEM, Bool
+from pagellm.types import I32, NO_ITEM, Bool, Contexts
+
+_LIKELY = 5  # times the slots of a page: as many of the policy's favorites are looked at in calibration
 
 SEEN = 0.5
 """Least chance of having been seen with which a slot of a logged page counts in calibration."""
@@ -92,7 +93,7 @@ def reward_source(run: Run) -> PairSource:
 
 
 def engagement_of(run: Run, source: PairSource, found: Found, reader: PageReader) -> Engagement:
-    """What calibration looks at: seen slots of logged pages; without pages all candidates of drawn contexts, engaged with or not."""
+    """What calibration looks at: seen slots of logged pages; without pages the policy's favorites in drawn contexts."""
     rng = np.random.default_rng((run.config.seed, 2))
     most = run.config.reward.contexts
     log, shown = run.split.log, run.impressions
@@ -100,10 +101,8 @@ def engagement_of(run: Run, source: PairSource, found: Found, reader: PageReader
         contexts = contexts_between(log, source.begin, source.end)
         contexts = contexts.take(contexts.warm & _users(source, contexts.user))
         contexts = contexts.take(np.sort(rng.permutation(len(contexts))[:most]))
-        h = read_contexts(run.net, contexts, run.config.model.max_history)
         known = np.bincount(log.item[log.time < source.begin], minlength=len(run.catalog)) > 0
-        allowed = run.catalog.shown & known  # what is new in a log is there because somebody took it
-        pool = policy_pool(run.net, h, run.evidence, contexts, run.config.candidates, allowed, run.config.split.repeats)
+        pool = _favorites(policy_candidates(run, known), contexts, _LIKELY * run.config.pairs.slots)
         engaged = np.stack([np.isin(row, contexts.target(c)) for c, row in enumerate(pool)])
         seen = pool != NO_ITEM
     else:
@@ -123,6 +122,19 @@ def engagement_of(run: Run, source: PairSource, found: Found, reader: PageReader
         for some in np.array_split(np.arange(len(contexts)), max(1, len(contexts) // 256))
     ]
     return Engagement(np.concatenate(rows), engaged[seen])
+
+
+def _favorites(candidates: Candidates, contexts: Contexts, most: int) -> I32:
+    """The candidates that the policy likes best, NO_ITEM where there are fewer. Shape [context, most].
+
+    Chances must be right where pages are made, and a page holds none of the many candidates that nobody would put there.
+    """
+    out = np.full((len(contexts), most), NO_ITEM, np.int32)
+    for some in np.array_split(np.arange(len(contexts)), max(1, len(contexts) // 256)):
+        pool, logits = candidates(contexts.take(some))
+        best = np.argsort(-logits, axis=1, kind="stable")[:, :most]
+        out[some, : best.shape[1]] = np.take_along_axis(pool, best, 1)
+    return out
 
 
 def _users(source: PairSource, user: np.ndarray) -> Bool:
