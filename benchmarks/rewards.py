@@ -211,9 +211,8 @@ def show(result: dict[str, Any]) -> None:
         ]
         truth = result.get("truth", {}).get("rejected_is_worse", {}).get(kind)
         told = f"  truth {truth['rate']:.3f}" if truth else ""
-        print(
-            f"  {found['family']:<10} {kind:<15} own {cells[0]}  whole {cells[1]}  policy alone {cells[2]}  n {found['reward']['n']:,}{told}"
-        )
+        print(f"  {found['family']:<10} {kind:<15} own {cells[0]}  whole {cells[1]}  policy alone {cells[2]}", end="")
+        print(f"  n {found['reward']['n']:,}{told}")
     for policy, found in result.get("truth", {}).get("spearman", {}).items():
         print(f"  spearman {policy:<15} {json.dumps(found)}")
 

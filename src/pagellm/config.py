@@ -25,12 +25,12 @@ class SplitConfig(_Section):
     protocol: Literal["temporal", "last-out", "multivae"] = "temporal"
     valid_at: float = Field(0.8, gt=0, lt=1, description="share of events before validation begins (temporal)")
     test_at: float = Field(0.9, gt=0, lt=1, description="share of events before the test begins (temporal)")
-    reward_at: float | None = Field(
-        None,
-        gt=0,
+    reward_at: float = Field(
+        0,
+        ge=0,
         lt=1,
-        description="share of events that the policy learns from where rewards are learned too: they take what lies between this and "
-        "valid_at. Training until a stage after sft sets it to .7",
+        description="share of events that the policy learns from where rewards are learned too, from what lies between this and valid_at; "
+        "0 leaves the policy all that precedes the test. Training until a stage after sft sets it to .7",
     )
     held_out: float = Field(
         0.2, ge=0, lt=1, description="share of users that rewards and reinforcement learning never learn from"

@@ -121,7 +121,7 @@ def mine_pairs(
     likeness = likeness_of(shop.catalog, shop.content, config.alike)
     pairs, report, _ = mine_source(source, shop.catalog, likeness, config, seed, shop.config.split.repeats)
     page_ids = None if shop.impressions is None else shop.impressions.page_ids
-    write_pairs(out, pairs, shop.catalog, shop.log.user_ids, page_ids, {"data": shop.fingerprint})
+    write_pairs(out, pairs, shop.catalog, shop.log.user_ids, page_ids, {"source": str(folder), "data": shop.fingerprint})
     return report
 
 
@@ -152,8 +152,10 @@ def open_pairs(file: Path, source: Path | None, family: str | None) -> OpenedPai
     names = [f.name.lower() for f in Family]
     if family is not None and family not in names:
         raise UsageError(f"The family must be one of {', '.join(names)}. Got {family!r}.")
-    noted = pairs_notes(file).get("source")
-    folder = source or (Path(noted) if noted else None)
+    notes = pairs_notes(file)
+    noted = notes.get("source")
+    own = file.parent if (file.parent / "config.json").exists() else None  # a run keeps its own pairs
+    folder = source or (Path(noted) if noted else own)
     if folder is None or not folder.is_dir():
         raise DataError(
             f"The folder from which {file} was mined ({noted[:100] if noted else 'not noted in it'}) is not here. "
@@ -161,10 +163,15 @@ def open_pairs(file: Path, source: Path | None, family: str | None) -> OpenedPai
         )
     if (folder / "config.json").exists():
         run = load_run(folder)
-        catalog, log, shown = run.catalog, run.split.log, run.impressions
+        catalog, log, shown, known = run.catalog, run.split.log, run.impressions, str(run.facts["fingerprint"])
     else:
         data = read_log(folder)
-        catalog, log, shown = data.catalog, data.interactions, data.impressions
+        catalog, log, shown, known = data.catalog, data.interactions, data.impressions, data.fingerprint
+    if notes.get("data", known) != known:
+        raise DataError(
+            f"The pairs of {file} were mined from data with fingerprint {notes['data'][:12]}…, and {folder} has {known[:12]}…. "
+            "Name the data folder or run that they come from with --source, or mine them again."
+        )
     pairs = read_pairs(file, catalog, log.user_ids, None if shown is None else shown.page_ids)
     pairs = pairs if family is None else pairs.of(Family[family.upper()])
     if not len(pairs):

@@ -52,7 +52,7 @@ STAGES = ("sft", "reward")
 def stage_config(until: str, profile: str, settings: Sequence[str], seed: int) -> RunConfig:
     """The configuration of a training that goes until a stage: beyond sft the policy stops earlier, so that later feedback is left."""
     config = resolve(profile, settings, seed=seed)
-    if until == "sft" or config.split.reward_at is not None:
+    if until == "sft" or config.split.reward_at:
         return config
     return resolve(profile, [*settings, f"split.reward_at={config.split.valid_at * 7 / 8:g}"], seed=seed)
 
@@ -84,7 +84,7 @@ def train_run(
     from pagellm.training.run_rewards import learn_rewards
     from pagellm.training.run_sft import Job, clear_stages, supervised_stages
 
-    if until != "sft" and config.split.reward_at is None:
+    if until != "sft" and not config.split.reward_at:
         raise UsageError(
             "Rewards learn from feedback that the policy has not seen. Say where it stops: --set split.reward_at=0.7"
         )

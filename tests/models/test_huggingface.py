@@ -24,7 +24,7 @@ from pagellm.models.decoding import Writing
 from pagellm.models.huggingface import LOGIT_DEVIATION, HuggingFaceBackbone
 from pagellm.models.item_text import item_text_vectors, title_tokens
 from pagellm.models.pretrained import load_decoder, load_tokenizer
-from pagellm.models.run import Run, load_run, make_net, save_inputs, save_policy
+from pagellm.models.run import Run, finish, load_run, make_net, save_inputs, save_policy
 from pagellm.training.checkpoint import Mark, load_fit, save_fit
 from pagellm.training.sft import FitState, Step, fit_language_model, language_model_state, next_basket_loss
 from pagellm.types import Context
@@ -203,6 +203,7 @@ def test_a_saved_run_writes_the_same_pages_without_the_models_folder(
     wake_page_head(run.net)
     save_inputs(run.folder, config, shop, run.split, run.content)
     save_policy(run.folder, run.net)
+    finish(run.folder)
     shutil.rmtree(lm)
     again = load_run(run.folder)
     assert str(tmp_path) not in (run.folder / "backbone.json").read_text()

@@ -19,7 +19,7 @@ import torch
 from pagellm.composition import compose_for
 from pagellm.errors import RunError
 from pagellm.models import storage
-from pagellm.models.run import FILES, METRICS, load_run, save_policy
+from pagellm.models.run import FILES, METRICS, finish, load_run, save_policy
 from pagellm.models.storage import read_json, read_tensors, write_bytes, write_json, write_manifest, write_tensors
 
 PAGE_USER = "u3"
@@ -241,6 +241,7 @@ def test_a_run_is_whole_or_unfinished_whichever_write_of_it_fails(
             patch.setattr(os, call, Failing(getattr(os, call), at, errno.ENOSPC))
             try:
                 save_policy(copy, net)
+                finish(copy)
             except RunError:
                 failed += 1
         done = (copy / "manifest.json").exists()

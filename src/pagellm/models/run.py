@@ -183,7 +183,7 @@ def make_schedule(split: Split, config: RunConfig) -> Schedule:
     Raises UsageError where rewards cannot be learned later than the policy.
     """
     log, cuts = split.log, config.split
-    if cuts.reward_at is None:
+    if not cuts.reward_at:
         every = np.ones(len(log), bool)
         return Schedule(
             split.fit_until_valid, split.between_cuts(), every if config.sft.refresh == "end" else split.fit_until_test, None
