@@ -26,11 +26,13 @@ from pagellm.models.page_inputs import PageReader
 from pagellm.models.reward import RewardNet
 from pagellm.models.reward_files import RewardFacts, write_rewards
 from pagellm.models.run import METRICS, PAIRS, Run, make_schedule
+from pagellm.models.storage import write_bytes
 from pagellm.training.pair_sources import Candidates, Found, PairSource, mine_source, policy_candidates
 from pagellm.training.reward_modeling import Engagement, calibrate, fit_rewards, measure_spread, pair_table
 from pagellm.training.sft import Step
 from pagellm.types import I32, NO_ITEM, Bool, Contexts
 
+_FEWEST_USERS = 10  # with fewer, pairs tell who they are of
 _LIKELY = 5  # times the slots of a page: as many of the policy's favorites are looked at in calibration
 
 SEEN = 0.5
@@ -41,6 +43,8 @@ def learn_rewards(run: Run, tell: Callable[[str], None]) -> Iterator[Step]:
     """Mines pairs from the run's reward window, fits both rewards, calibrates them and saves all of it."""
     config = run.config
     source = reward_source(run)
+    for line in _check_feedback(run, source):
+        tell(line)
     likeness = likeness_of(run.catalog, run.content, config.pairs.alike)
     pairs, report, found = mine_source(source, run.catalog, likeness, config.pairs, config.seed, config.split.repeats)
     _check(report)
@@ -53,9 +57,7 @@ def learn_rewards(run: Run, tell: Callable[[str], None]) -> Iterator[Step]:
     torch.manual_seed(config.seed)
     net = RewardNet(config.reward, config.split.repeats)
     metrics = run.folder / METRICS
-    length = metrics.stat().st_size if metrics.exists() else 0
-    lines = [line for line in metrics.read_bytes()[:length].splitlines(keepends=True) if b'"stage": "reward"' not in line]
-    metrics.write_bytes(b"".join(lines))  # an earlier attempt that was killed leaves none of its steps
+    write_bytes(metrics, _before_rewards(metrics.read_bytes() if metrics.exists() else b""))
     with open(metrics, "ab") as file:
         for step in fit_rewards(net, table, config.reward, config.seed):
             file.write((json.dumps(asdict(step)) + "\n").encode())
@@ -79,6 +81,12 @@ def learn_rewards(run: Run, tell: Callable[[str], None]) -> Iterator[Step]:
         (item.count, item.mean, item.squares),
     )
     write_rewards(run.folder, net, facts)
+
+
+def _before_rewards(metrics: bytes) -> bytes:
+    """The metrics file without the steps of an earlier attempt that was killed, perhaps in the middle of a line."""
+    lines = metrics.splitlines(keepends=True)
+    return b"".join(line for line in lines if line.endswith(b"\n") and b'"stage": "reward"' not in line)
 
 
 def reward_source(run: Run) -> PairSource:
@@ -139,6 +147,23 @@ def _favorites(candidates: Candidates, contexts: Contexts, most: int) -> I32:
 
 def _users(source: PairSource, user: np.ndarray) -> Bool:
     return np.ones(len(user), bool) if source.users is None else source.users[user]
+
+
+def _check_feedback(run: Run, source: PairSource) -> Iterator[str]:
+    """Yields what people should know of feedback that says little. Raises DataError where nothing can be learned from it."""
+    log, shown = run.split.log, run.impressions
+    inside = (log.time >= source.begin) & (log.time < source.end)
+    users = len(np.unique(log.user[inside & _users(source, log.user)]))
+    if users < _FEWEST_USERS:
+        raise DataError(
+            f"The reward window holds feedback of {users} users (column user_id; {len(np.unique(log.user[inside]))} with those held out), "
+            f"and rewards need at least {_FEWEST_USERS}. Bring a longer log, or widen the window: a smaller split.reward_at."
+        )
+    if shown is not None and not (shown.carted | shown.purchased).any():
+        yield (
+            f"All {int(shown.clicked.sum()):,} engagements of the pages are clicks (column event of the events file), so pairs cannot tell "
+            "what was bought from what was looked at. Add add_to_cart and purchase events if the shop has them."
+        )
 
 
 def _check(report: MiningReport) -> None:

@@ -1,0 +1,171 @@
+"""Both rewards on drawn weights: sums that add up, swaps that cost two slots, what is worth nothing, what is an error."""
+
+from __future__ import annotations
+
+from itertools import combinations
+
+import numpy as np
+import pytest
+import torch
+
+from models.small_shop import small_catalog, small_log
+from pagellm.config import RewardConfig
+from pagellm.data.contexts import contexts_at
+from pagellm.data.likeness import likeness_of
+from pagellm.data.look import Look
+from pagellm.errors import DataError
+from pagellm.models.multi_grained import (
+    LearnedItemReward,
+    LearnedPageReward,
+    MultiGrainedReward,
+    RewardModel,
+    Whitening,
+    swap_gain,
+)
+from pagellm.models.page_inputs import PageReader
+from pagellm.models.reward import FAMILIES, RewardNet
+from pagellm.types import NO_ITEM, PageBatch
+from tiny_run import fresh_run
+
+RUN = fresh_run(small_catalog(), small_log(80))
+SLOTS = 6
+
+
+def make(repeats: bool = False, **settings: float) -> MultiGrainedReward:
+    """Rewards of drawn weights on the small shop; the first item may not be shown."""
+    torch.manual_seed(4)
+    config = RewardConfig(members=3, **settings)  # type: ignore[arg-type]
+    net = RewardNet(config, repeats).eval()
+    allowed = np.ones(len(RUN.catalog), bool)
+    allowed[0] = False
+    reader = PageReader(RUN.net, RUN.evidence, likeness_of(RUN.catalog, RUN.content, 0.6), allowed, 20)
+    return MultiGrainedReward(RewardModel(net, reader, Look(), config), Whitening(10, 0.2, 4.0), Whitening(10, 0.5, 2.0))
+
+
+def batch(count: int = 40, seed: int = 0) -> PageBatch:
+    """Pages of distinct items for some users, some shorter than others."""
+    rng = np.random.default_rng(seed)
+    log = RUN.split.log
+    end = int(log.time.max()) + 1
+    contexts = contexts_at(log, np.arange(10, dtype=np.int32), np.full(10, end))
+    place = rng.integers(0, 10, count)
+    items = np.full((count, SLOTS), NO_ITEM, np.int32)
+    for p in range(count):
+        fresh = np.setdiff1d(np.arange(1, len(RUN.catalog)), contexts.history(int(place[p])))
+        size = rng.integers(2, SLOTS + 1)
+        items[p, :size] = rng.choice(fresh, size, replace=False)
+    col = np.tile(np.arange(SLOTS, dtype=np.int16), (count, 1))
+    return PageBatch(contexts, place, items, np.zeros_like(col), col)
+
+
+REWARD, PAGES = make(), batch()
+
+
+def test_shapes_and_that_the_reward_of_a_page_is_the_sum_of_its_slots() -> None:
+    scores = REWARD.model.scores(PAGES)
+    assert scores.page.shape == (40, SLOTS, len(FAMILIES), 3)
+    assert (scores.page[PAGES.items == NO_ITEM] == 0).all()
+    assert LearnedPageReward(REWARD.model)(PAGES) == pytest.approx(scores.page_total.mean(1))
+    assert LearnedItemReward(REWARD.model)(PAGES) == pytest.approx(scores.item.mean(2))
+    both = REWARD(PAGES)
+    assert both.shape == (40, SLOTS)
+    assert (both[PAGES.items == NO_ITEM] == 0).all()
+    page = (scores.page_total.mean(1) - REWARD.page.mean) / REWARD.page.spread
+    item = (scores.item.mean(2).sum(1) - REWARD.item.mean) / REWARD.item.spread
+    assert both.sum(1) == pytest.approx(0.5 * page + 0.5 * item, abs=1e-4)
+
+
+def test_the_page_part_stands_at_the_last_filled_slot() -> None:
+    only_items, only_page = make(alpha=0.0)(PAGES), make(alpha=1.0)(PAGES)
+    last = (PAGES.items != NO_ITEM).sum(1) - 1
+    elsewhere = np.arange(SLOTS) != last[:, None]
+    assert (only_page[elsewhere] == 0).all()
+    assert (only_items[PAGES.items != NO_ITEM] != 0).all()
+
+
+def test_caution_takes_off_where_the_ensemble_differs() -> None:
+    total = REWARD.model.scores(PAGES).page_total
+    bold, careful = LearnedPageReward(REWARD.model)(PAGES), LearnedPageReward(REWARD.model, 2.0)(PAGES)
+    assert bold - careful == pytest.approx(2 * total.std(1), abs=1e-5)
+    assert (bold > careful).all()
+
+
+def test_the_score_of_a_page_depends_on_no_other_page() -> None:
+    together = REWARD(PAGES)
+    order = np.random.default_rng(1).permutation(len(PAGES))
+    assert REWARD(PAGES.take(order)) == pytest.approx(together[order], abs=1e-5)
+    assert REWARD(PAGES.take(order[:3])) == pytest.approx(together[order[:3]], abs=1e-5)
+
+
+def test_a_swap_changes_two_slots_of_the_item_reward_by_what_the_short_way_says() -> None:
+    reward = LearnedItemReward(REWARD.model)
+    before, look = reward(PAGES), REWARD.model.look.of(PAGES.items, PAGES.row, PAGES.col)
+    for a, b in combinations(range(SLOTS), 2):
+        full = np.flatnonzero((PAGES.items[:, [a, b]] >= 0).all(1))
+        items = PAGES.items[full].copy()
+        items[:, [a, b]] = items[:, [b, a]]
+        after = reward(PAGES.take(full).with_items(items))
+        rest = [s for s in range(SLOTS) if s not in (a, b)]
+        assert after[:, rest] == pytest.approx(before[full][:, rest], abs=1e-6)
+        assert after.sum(1) - before[full].sum(1) == pytest.approx(swap_gain(before[full], look[full], a, b), abs=1e-5)
+
+
+def test_a_second_copy_and_what_the_user_has_are_worth_nothing() -> None:
+    items = PAGES.items.copy()
+    items[:, 1] = items[:, 0]
+    doubled = REWARD.model.scores(PAGES.with_items(items))
+    assert (doubled.page[:, 1, :2] == 0).all()
+    assert (doubled.page[:, 0, :2] != 0).all()
+    for p in range(len(PAGES)):
+        owned = PAGES.contexts.history(int(PAGES.place[p]))
+        items[p, 1] = owned[owned > 0][0]
+    consumed = PAGES.with_items(items)
+    assert (REWARD.model.scores(consumed).item[:, 1] == 0).all()
+    assert (make(repeats=True).model.scores(consumed).item[:, 1] > 0).all(), "where users take things again it is worth something"
+
+
+@pytest.mark.parametrize(("item", "words"), [(10_000, "not in the catalog"), (-7, "not in the catalog"), (0, "hidden")])
+def test_an_impossible_item_is_an_error(item: int, words: str) -> None:
+    items = PAGES.items.copy()
+    items[3, 0] = item
+    with pytest.raises(DataError, match=words):
+        REWARD(PAGES.with_items(items))
+
+
+def test_a_receipt_adds_up_and_tells_the_truth() -> None:
+    few = PAGES.take(np.arange(12))
+    whole = REWARD(few).sum(1, dtype=np.float64)
+    for p, receipt in enumerate(REWARD.explain(few)):
+        parts = sum(values.sum() for values in receipt.parts.values())
+        assert receipt.total == pytest.approx(receipt.constant + parts, abs=1e-6)
+        assert receipt.total == pytest.approx(whole[p], abs=1e-4)
+        assert set(receipt.parts) == {*FAMILIES, "item"}
+        one = few.take(np.array([p]))
+        for slot, lost in receipt.alone.items():
+            without = one.items.copy()
+            without[0, slot] = NO_ITEM
+            other = REWARD.explain(one.with_items(without))[0]
+            assert lost == pytest.approx(receipt.total - other.total, abs=1e-5)
+        if receipt.swap is None:
+            continue
+        totals = {}
+        for a, b in combinations(receipt.alone, 2):
+            items = one.items.copy()
+            items[0, [a, b]] = items[0, [b, a]]
+            totals[a, b] = float(REWARD.explain(one.with_items(items))[0].total)
+        assert receipt.swap[2] == pytest.approx(max(totals.values()) - receipt.total, abs=1e-5)
+        assert totals[receipt.swap[:2]] == pytest.approx(max(totals.values()), abs=1e-5)
+        assert receipt.disagreement > 0
+
+
+def test_whitening_in_batches_equals_all_at_once() -> None:
+    values = np.random.default_rng(2).normal(3, 2, 500)
+    running = Whitening()
+    for part in np.split(values, [7, 7, 200]):
+        running.update(part)
+    assert running.mean == pytest.approx(values.mean())
+    assert running.spread == pytest.approx(values.std())
+    assert Whitening().spread == 1
+    learned = make()
+    learned(PAGES, learn=True)
+    assert learned.page.count == 50

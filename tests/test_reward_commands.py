@@ -1,0 +1,133 @@
+"""`pagellm train --until reward`, `pagellm rewards check` and receipts, as people type them, on a simulated shop with logged pages."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from pagellm.cli.main import run
+
+FEW = ["--profile", "tiny", "--until", "reward", "--set", "reward.min_steps=60", "--set", "split.held_out=0.3"]
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A simulated shop with logged pages."""
+    folder = tmp_path_factory.mktemp("world") / "shop"
+    assert run(["simulate", "world", str(folder), "--profile", "tiny", "--seed", "7", "--pages", "6000"]) == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def rewarded(world: Path) -> Path:
+    """A run with rewards on that shop."""
+    folder = world.with_name("run")
+    assert run(["train", str(world), "--run", str(folder), *FEW]) == 0
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def wide(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "180")
+
+
+def test_check_prints_laws_and_accuracies_and_writes_them(
+    rewarded: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "check.json"
+    code = run(["rewards", "check", str(rewarded), "--json", str(file)])
+    out = capsys.readouterr().out
+    found = json.loads(file.read_text())
+    broken = [name for name, law in found["laws"].items() if not law["holds"]]
+    assert code == (4 if broken else 0)
+    assert ("Broken: " + ", ".join(broken) in out) == bool(broken)
+    assert {"duplicate_lowers", "engaged_up_raises", "equal_swap", "order_of_pages", "consumed_never_raises"} < set(found["laws"])
+    assert {"impossible_is_an_error", "unseen_defects"} < set(found["laws"])
+    for law in found["laws"].values():
+        assert law["holds"] == (law["n"] == 0 or law["rate"] >= law["tolerance"])
+        assert len(law["ci95"]) == 2
+    for exact in ("equal_swap", "order_of_pages", "impossible_is_an_error"):
+        assert found["laws"][exact]["rate"] == 1
+    assert set(found["pair_accuracy"]) == {"relevance", "ranking", "diversity", "redundancy", "swap"}
+    assert set(found["pair_accuracy"]["redundancy"]["held_out_users"]) == {"near_duplicate", "repeat", "consumed"}
+    assert {"rotation"} == set(found["pair_accuracy"]["ranking"]["unseen_operators"])
+    assert found["pair_accuracy"]["swap"]["reference_logprob_probe"]["exchange"]["n"] > 0
+    assert "a second copy of an item on the page lowers the page reward" in out
+    assert "calibration error" in out
+
+
+def test_a_broken_law_exits_4(rewarded: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    from pagellm import rewarding
+
+    monkeypatch.setitem(rewarding._LAWS, "engaged_up_raises", ("moving an engaged item up raises the item reward", 1.01))
+    assert run(["rewards", "check", str(rewarded), "--on", "test"]) == 4
+    assert "Broken: engaged_up_raises" in capsys.readouterr().out
+
+
+def test_pairs_of_the_run_come_from_users_who_are_not_held_out(rewarded: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from pagellm.data.cohorts import held_out_users
+
+    pairs = pl.read_parquet(rewarded / "pairs.parquet")
+    assert not held_out_users(pairs["user_id"].to_numpy(), 0.3).any()
+    assert run(["pairs", "show", str(rewarded / "pairs.parquet"), "--n", "1"]) == 0
+    assert "chosen" in capsys.readouterr().out
+
+
+def test_a_receipt_is_shown_in_words_and_adds_up(rewarded: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    page = tmp_path / "page.html"
+    assert run(["compose", str(rewarded), "--user", "u000003", "--explain", "--html", str(page)]) == 0
+    out = capsys.readouterr().out
+    assert "Reward " in out
+    assert "that every page gets" in out
+    assert "Worth most: r" in out
+    html = page.read_text()
+    assert "What the rewards find" in html
+    assert "lost without it" in html
+    assert run(["compose", str(rewarded), "--user", "u000003", "--explain", "--json"]) == 0
+    receipt = json.loads(capsys.readouterr().out)["receipt"]
+    total = receipt["constant"] + sum(sum(slots.values()) for slots in receipt["parts"].values())
+    assert total == pytest.approx(receipt["total"], abs=1e-6)
+    assert receipt["best_swap"]["slots"][0] in receipt["without"]
+    assert run(["compose", str(rewarded), "--user", "u000003", "--json"]) == 0
+    assert "receipt" not in json.loads(capsys.readouterr().out)
+
+
+def test_what_cannot_be_checked_is_said(tiny_run: Path, rewarded: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["rewards", "check", str(tiny_run)]) == 1
+    assert "--until reward" in capsys.readouterr().err
+    assert run(["rewards", "check", str(rewarded), "--on", "yesterday"]) == 2
+    assert "choices, test" in capsys.readouterr().err
+
+
+def altered(world: Path, folder: Path, impressions: pl.Expr | None = None, events: pl.Expr | None = None) -> Path:
+    """The shop with only those pages and events."""
+    folder.mkdir()
+    for path in world.iterdir():
+        if path.is_file() and path.suffix != ".toml":
+            (folder / path.name).write_bytes(path.read_bytes())
+    for name, kept in (("impressions", impressions), ("events", events)):
+        if kept is not None:
+            pl.read_parquet(world / f"{name}.parquet").filter(kept).write_parquet(folder / f"{name}.parquet")
+    return folder
+
+
+def test_feedback_of_one_user_is_refused_and_the_policy_kept(
+    world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one = pl.read_parquet(world / "events.parquet")["user_id"].value_counts(sort=True)["user_id"][0]
+    only = pl.col("user_id") == one
+    shop = altered(world, tmp_path / "one", only, only)
+    assert run(["train", str(shop), "--run", str(tmp_path / "run"), *FEW]) == 3
+    said = capsys.readouterr().err
+    assert "column user_id" in said
+    assert "split.reward_at" in said
+    assert (tmp_path / "run" / "policy.safetensors").exists()
+
+
+def test_clicks_alone_are_learned_from_and_said(world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shop = altered(world, tmp_path / "clicks", events=pl.col("event") == "select_item")
+    assert run(["train", str(shop), "--run", str(tmp_path / "run"), *FEW]) == 0
+    assert "are clicks (column event" in capsys.readouterr().err
