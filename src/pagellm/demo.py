@@ -14,15 +14,15 @@ from pathlib import Path
 import numpy as np
 
 from pagellm.composition import Composed, compose_for, make_context, run_layout
-from pagellm.config import resolve
 from pagellm.data.readers import check_log
 from pagellm.evaluation.protocol import Comparison
 from pagellm.evaluation.significance import interval, resampled_means
 from pagellm.models.composer import LanguagePolicy
 from pagellm.models.run import METRICS, Run, load_run
-from pagellm.pipeline import evaluate_run, train_run
+from pagellm.pipeline import evaluate_run, stage_config, train_run
 from pagellm.reporting.preview import page_html
 from pagellm.reporting.report import RunReport, report_html
+from pagellm.rewarding import RewardCheck, check_rewards
 from pagellm.simulation.disk import write_world
 from pagellm.simulation.page_policies import LoggedBy
 from pagellm.simulation.shop_log import simulate_log
@@ -72,10 +72,13 @@ def run_demo(folder: Path, seed: int) -> Iterator[Stage]:
     checked = check_log(folder / "shop", quarantine=folder / "quarantine.ndjson")
     yield stage("data check", f"{len(checked.findings)} findings · {len(checked.log.interactions):,} events")
     steps = 0
-    for step in train_run(folder / "shop", folder / "run", resolve("tiny", seed=seed), tell=lambda line: None):
+    config = stage_config("reward", "tiny", (), seed)
+    for step in train_run(folder / "shop", folder / "run", config, tell=lambda line: None, until="reward"):
         steps, loss = steps + 1, step.loss
-    yield stage("train", f"{steps:,} steps · language model and evidence head · last loss {loss:.2f}")
+    yield stage("train", f"{steps:,} steps · language model, evidence head, rewards · last loss {loss:.2f}")
     run = load_run(folder / "run")
+    checked_rewards = check_rewards(folder / "run", seed=seed, tell=lambda line: None)
+    yield stage("rewards", _rewards_verdict(checked_rewards))
     composed = page_of_a_regular(run, seed)
     (folder / "page.html").write_text(page_html(composed.views[0]), encoding="utf-8")
     yield stage(
@@ -149,6 +152,12 @@ def write_report(folder: Path, run: Run, comparison: Comparison, worth: Worth, s
         caution=_CAUTION,
     )
     (folder / "report.html").write_text(report_html(report), encoding="utf-8")
+
+
+def _rewards_verdict(found: RewardCheck) -> str:
+    told = {accuracy.kind: accuracy.reward.value for accuracy in found.trained}
+    laws = "all laws hold" if not found.broken else f"broken: {', '.join(law.name for law in found.broken)}"
+    return f"{sum(found.facts.pairs.values()):,} pairs · swaps of held-out users told apart {told['exchange']:.2f} · {laws}"
 
 
 def _verdict(comparison: Comparison) -> str:

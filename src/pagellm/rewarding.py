@@ -278,7 +278,9 @@ def _laws_of(
         a, b = rng.choice(filled, 2, replace=False)
         twice[c, max(a, b)] = twice[c, min(a, b)]
         can_repeat[c] = s.items[c, a] != s.items[c, b]
-        free, history = filled[s.gain[c, filled] == 0], np.setdiff1d(s.contexts.history(c), s.items[c])
+        past = slice(s.contexts.start[c], s.contexts.stop[c])
+        taken = s.contexts.log.item[past][s.contexts.log.taken[past]]
+        free, history = filled[s.gain[c, filled] == 0], np.setdiff1d(taken, s.items[c])
         history = history[model.reader.allowed[history]]
         if len(free) and len(history):
             consumed[c, rng.choice(free)] = rng.choice(history)

@@ -71,6 +71,7 @@ class RewardNet(nn.Module):
         self.register_buffer("center", torch.zeros(len(FAMILIES)))
         self.item_trunk = _trunk(len(FEATURES), hidden)
         self.page_trunk = _trunk(len(RELATIONS), hidden)
+        self.price = nn.Parameter(torch.ones(config.members))  # of a stale slot, before softplus
         self.heads = nn.ModuleDict({name: Members(hidden, config.head_hidden, config.members) for name in (*FAMILIES, "item")})
 
     def standardize(self, items: Float[Tensor, "row feature"], relations: Float[Tensor, "row relation"]) -> None:
@@ -96,14 +97,19 @@ class RewardNet(nn.Module):
         return torch.sigmoid(self.slope[place] * self.log_odds(name, vectors) + self.intercept[place])
 
     def costs(self, relations: Float[Tensor, "page slot relation"]) -> Float[Tensor, "page slot family member"]:
-        """What each slot costs in diversity and redundancy (the last two families), at least 0."""
+        """What each slot costs in diversity and redundancy (the last two families), at least 0; a stale slot pays a price of its own."""
         vectors = self.page_trunk((relations - self.relations_mean) / self.relations_deviation)
-        return torch.stack([F.softplus(self.heads[name](vectors)) for name in FAMILIES[2:]], -2)
+        diversity, redundancy = (F.softplus(self.heads[name](vectors)) for name in FAMILIES[2:])
+        return torch.stack([diversity, redundancy + self.stale(relations)[..., None] * F.softplus(self.price)], -2)
+
+    def stale(self, relations: Float[Tensor, "page slot relation"]) -> Float[Tensor, "page slot"]:
+        """1 where a slot holds a second copy on its page, or what the user has already (unless users take things again)."""
+        again = relations[..., REPEAT] > 0.5
+        return (again if self.repeats else again | (relations[..., CONSUMED] > 0.5)).float()
 
     def fresh(self, inputs: PageInputs) -> Float[Tensor, "page slot"]:
-        """1 where a slot can be worth something: filled, no second copy on its page, nothing that the user has already (see `repeats`)."""
-        worth = inputs.real & (inputs.relations[..., REPEAT] < 0.5)
-        return (worth if self.repeats else worth & (inputs.relations[..., CONSUMED] < 0.5)).float()
+        """1 where a slot can be worth something: filled and not stale."""
+        return inputs.real * (1 - self.stale(inputs.relations))
 
     def page_parts(self, inputs: PageInputs, vectors: Tensor | None = None) -> Float[Tensor, "page slot family member"]:
         """What each slot adds to each family's score."""
