@@ -252,7 +252,7 @@ def _log_prob(candidates: tuple[I32, F32], page: I32) -> float:
 
 _LAWS = {
     "duplicate_lowers": ("a second copy of an item on the page lowers the page reward", 0.95),
-    "engaged_up_raises": ("moving an engaged item to a better place raises the item reward", 0.6),
+    "engaged_up_raises": ("moving an engaged item to a better place raises the item reward", 0.55),
     "equal_swap": ("exchanging two copies of one item changes nothing", 1.0),
     "order_of_pages": ("other pages, candidates and their order change nothing", 1.0),
     "consumed_never_raises": ("putting in what the user already took does not raise the reward", 0.95),

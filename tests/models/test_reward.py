@@ -24,6 +24,7 @@ from pagellm.models.multi_grained import (
 )
 from pagellm.models.page_inputs import PageReader
 from pagellm.models.reward import FAMILIES, RewardNet
+from pagellm.models.text_reward import TextReward
 from pagellm.types import NO_ITEM, PageBatch
 from tiny_run import fresh_run
 
@@ -169,3 +170,21 @@ def test_whitening_in_batches_equals_all_at_once() -> None:
     learned = make()
     learned(PAGES, learn=True)
     assert learned.page.count == 50
+
+
+def test_rewards_score_texts_as_trl_calls_them() -> None:
+    titles = RUN.catalog.titles
+    few = PAGES.take(np.arange(5))
+    texts = ["".join(f"- {titles[i]}\n" for i in page if i != NO_ITEM) for page in few.items]
+    first_of_title = {title: place for place, title in reversed(list(enumerate(titles)))}
+    items = np.vectorize(lambda i: NO_ITEM if i == NO_ITEM else first_of_title[titles[i]])(few.items).astype(np.int32)
+    context = few.place.tolist()
+    whole = TextReward(REWARD, RUN.catalog, few.contexts)
+    assert whole.__name__ == "pagellm_reward"
+    scores = whole(prompts=[""] * 5, completions=texts, context=context, other=[1] * 5)
+    assert scores == pytest.approx(REWARD(few.with_items(items)).sum(1), abs=1e-5)
+    page = TextReward(LearnedPageReward(REWARD.model), RUN.catalog, few.contexts)
+    chats = [[{"role": "assistant", "content": text}] for text in texts]
+    assert page([""] * 5, chats, context) == pytest.approx(LearnedPageReward(REWARD.model)(few.with_items(items)), abs=1e-5)
+    assert whole(["", ""], ["- nothing we sell\n", texts[0]], [0, context[0]])[0] is None
+    assert whole([""], [""], [0]) == [None]

@@ -1,0 +1,57 @@
+"""A reward of pages as a reward of texts, in the signature that TRL's trainers call their `reward_funcs` with.
+
+Takes completions that list titles, one a line, as `pagellm pairs export` writes pages; gives one number a completion. Knows no trainer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from pagellm.catalog import Catalog
+from pagellm.types import NO_ITEM, Contexts, PageBatch, PageReward
+
+_BULLET = "- "
+
+
+class TextReward:
+    """Scores generated page texts: `reward_funcs=[TextReward(reward, catalog, contexts)]`.
+
+    The data set needs a column `context`: the index of each prompt's context in `contexts`. A completion whose lines are not all titles of
+    the catalog is no page and gets None, which TRL takes as "does not apply"; items that share a title count as the first of them.
+    """
+
+    def __init__(self, reward: PageReward, catalog: Catalog, contexts: Contexts, name: str = "pagellm_reward") -> None:
+        self.__name__ = name  # trainers log under it
+        self._reward, self._contexts = reward, contexts
+        self._places: dict[str, int] = {}
+        for place, title in enumerate(catalog.titles):
+            self._places.setdefault(title, place)
+
+    def __call__(
+        self, prompts: Sequence[Any], completions: Sequence[Any], context: Sequence[int], **columns: Any
+    ) -> list[float | None]:
+        """One number a completion: the page reward, or the sum over slots of a reward that is given by slot."""
+        pages = [self._page(text) for text in completions]
+        real = [p for p, page in enumerate(pages) if page]
+        out: list[float | None] = [None] * len(pages)
+        if not real:
+            return out
+        items = np.full((len(real), max(len(pages[p]) for p in real)), NO_ITEM, np.int32)
+        for at, p in enumerate(real):
+            items[at, : len(pages[p])] = pages[p]
+        col = np.tile(np.arange(items.shape[1], dtype=np.int16), (len(real), 1))
+        place = np.array([int(context[p]) for p in real], np.int64)
+        scores = self._reward(PageBatch(self._contexts, place, items, np.zeros_like(col), col))
+        for p, score in zip(real, scores if scores.ndim == 1 else scores.sum(1), strict=True):
+            out[p] = float(score)
+        return out
+
+    def _page(self, completion: Any) -> list[int]:
+        """Items of a completion, plain or in chat form; empty where it is no page of this catalog."""
+        text = completion if isinstance(completion, str) else "".join(str(message["content"]) for message in completion)
+        lines = [line.strip() for line in text.splitlines() if line.strip()]
+        items = [self._places.get(line.removeprefix(_BULLET), NO_ITEM) for line in lines]
+        return [] if NO_ITEM in items else items
