@@ -52,9 +52,11 @@ def test_check_prints_laws_and_accuracies_and_writes_them(
     for exact in ("equal_swap", "order_of_pages", "impossible_is_an_error"):
         assert found["laws"][exact]["rate"] == 1
     assert set(found["pair_accuracy"]) == {"relevance", "ranking", "diversity", "redundancy", "swap"}
-    assert set(found["pair_accuracy"]["redundancy"]["held_out_users"]) == {"near_duplicate", "repeat", "consumed"}
-    assert {"rotation"} == set(found["pair_accuracy"]["ranking"]["unseen_operators"])
-    assert found["pair_accuracy"]["swap"]["reference_logprob_probe"]["exchange"]["n"] > 0
+    assert set(found["pair_accuracy"]["redundancy"]["held_out_users"]["kinds"]) == {"near_duplicate", "repeat", "consumed"}
+    assert {"rotation"} == set(found["pair_accuracy"]["ranking"]["unseen_operators"]["kinds"])
+    assert found["pair_accuracy"]["swap"]["reference_logprob_probe"]["kinds"]["exchange"]["n"] > 0
+    assert found["pair_accuracy"]["swap"]["held_out_users"]["n"] == found["pair_accuracy"]["swap"]["reference_logprob_probe"]["n"]
+    assert "unseen_operators" not in found["pair_accuracy"]["swap"]
     assert "a second copy of an item on the page lowers the page reward" in out
     assert "calibration error" in out
 
@@ -82,7 +84,7 @@ def test_a_receipt_is_shown_in_words_and_adds_up(rewarded: Path, tmp_path: Path,
     out = capsys.readouterr().out
     assert "Reward " in out
     assert "that every page gets" in out
-    assert "Worth most: r" in out
+    assert "Worth most: row " in out
     html = page.read_text()
     assert "What the rewards find" in html
     assert "lost without it" in html

@@ -73,7 +73,7 @@ class Composed:
         titles = ["" if slot.item == NO_ITEM else self.run.catalog.titles[slot.item] for slot in page.slots]
         parts = {name: values.tolist() for name, values in receipt.parts.items()}
         figures = (receipt.constant, receipt.total, receipt.alone, receipt.swap, receipt.disagreement)
-        return receipt_view([_slot_id(slot) for slot in page.slots], titles, parts, *figures)
+        return receipt_view([(slot.row, slot.col) for slot in page.slots], titles, parts, *figures)
 
     @property
     def _row_columns(self) -> tuple[list[str], list[str]]:

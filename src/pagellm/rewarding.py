@@ -21,7 +21,17 @@ from pagellm.data.preferences.mining import mine
 from pagellm.data.preferences.pairs import Family, HeldOut, Operator, Pairs, join_pairs
 from pagellm.data.preferences.situations import Engaged, Situations, keys_of
 from pagellm.errors import DataError, UsageError
-from pagellm.evaluation.reward_checks import Calibration, Cases, Law, PairAccuracy, Rate, calibration, pair_accuracy, rate
+from pagellm.evaluation.reward_checks import (
+    Calibration,
+    Cases,
+    Law,
+    PairAccuracy,
+    Rate,
+    calibration,
+    pair_accuracy,
+    pool_cases,
+    rate,
+)
 from pagellm.models.multi_grained import MultiGrainedReward
 from pagellm.models.reward_files import RewardFacts, load_rewards
 from pagellm.models.run import Run, load_run
@@ -59,12 +69,7 @@ class RewardCheck:
 
     def as_json(self) -> dict[str, Any]:
         """The form of `pagellm rewards check --json`."""
-        accuracy: dict[str, dict[str, Any]] = {f.name.lower(): {} for f in Family}
-        for column, kinds in (("held_out_users", self.trained), ("unseen_operators", self.unseen)):
-            for kind in kinds:
-                accuracy[kind.family].setdefault(column, {})[kind.kind] = kind.whole.as_json()
-                accuracy[kind.family].setdefault("family_head", {})[kind.kind] = kind.reward.as_json()
-                accuracy[kind.family].setdefault("reference_logprob_probe", {})[kind.kind] = kind.probe.as_json()
+        accuracy = {name: self._family_json(name) for name in (family.name.lower() for family in Family)}
         return {
             "run": self.run,
             "window": self.window,
@@ -72,6 +77,25 @@ class RewardCheck:
             "pair_accuracy": accuracy,
             "calibration": self.calibration.as_json(),
         }
+
+    def _family_json(self, family: str) -> dict[str, Any]:
+        """Rates over all kinds of pairs of a family, each with those of its kinds.
+
+        By the family's own score on pairs like those that it learned from, by the whole reward on unseen defects, and by the policy's
+        log-probability alone on both.
+        """
+        known, new = ([c for c in cases if c.family == family] for cases in (self.cases, self.unseen_cases))
+        out: dict[str, Any] = {}
+        for column, cases, score in (
+            ("held_out_users", known, "reward"),
+            ("unseen_operators", new, "whole"),
+            ("reference_logprob_probe", known, "probe"),
+            ("reference_logprob_probe_unseen", new, "probe"),
+        ):
+            if cases:
+                kinds = {c.kind: getattr(pair_accuracy(c), score).as_json() for c in cases}
+                out[column] = getattr(pair_accuracy(pool_cases(cases)), score).as_json() | {"kinds": kinds}
+        return out
 
 
 def check_rewards(folder: Path, window: str = "choices", seed: int = 0, tell: Callable[[str], None] = print) -> RewardCheck:

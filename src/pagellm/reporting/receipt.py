@@ -23,7 +23,7 @@ _TITLE = 40  # characters of a title in a sentence
 class SlotReceipt:
     """What one slot adds to the reward of its page."""
 
-    slot_id: str
+    place: str  # "row 1, slot 3"
     title: str
     parts: tuple[float, ...]  # in the order of WORDS
     alone: float  # what the page would lose without it
@@ -46,7 +46,7 @@ class ReceiptView:
 
 
 def receipt_view(
-    slot_ids: Sequence[str],
+    places: Sequence[tuple[int, int]],
     titles: Sequence[str],
     parts: Mapping[str, Sequence[float]],
     constant: float,
@@ -55,11 +55,11 @@ def receipt_view(
     swap: tuple[int, int, float] | None,
     disagreement: float,
 ) -> ReceiptView:
-    """Builds the view. `slot_ids`, `titles` and each of `parts` are of all slots, empty ones among them; `alone` and `swap` name slots by
-    their place in these."""
+    """Builds the view. `places` (row and column from 0), `titles` and each of `parts` are of all slots, empty ones among them; `alone` and
+    `swap` name slots by their place in these."""
     filled = sorted(alone)
     slots = tuple(
-        SlotReceipt(slot_ids[s], plain(titles[s]), tuple(float(parts[name][s]) for name in WORDS), alone[s]) for s in filled
+        SlotReceipt(_words(places[s]), plain(titles[s]), tuple(float(parts[name][s]) for name in WORDS), alone[s]) for s in filled
     )
     sums = {name: sum(float(value) for value in parts[name]) for name in WORDS}
     spoken = " ".join(f"{WORDS[name]} {value:+.2f}" + ("," if name != "item" else "") for name, value in sums.items())
@@ -71,12 +71,16 @@ def receipt_view(
             lines.append(f"Worth least: {_named(least)}. Without it the page would gain {-least.alone:.2f}.")
     if swap is not None:
         a, b, gain = swap
-        one, other = (f"{slot_ids[s]} “{cut(plain(titles[s]), _TITLE)}”" for s in (a, b))
+        one, other = (f"{_words(places[s])} (“{cut(plain(titles[s]), _TITLE)}”)" for s in (a, b))
         better = f"Exchanging {one} and {other} would gain {gain:.2f}."
         lines.append(better if gain > 0 else "No exchange of two slots would make it better.")
-    lines.append(f"The members of the ensemble differ by {disagreement:.2f} about it.")
+    lines.append(f"How sure: the models that scored it differ by {disagreement:.2f}.")
     return ReceiptView(tuple(WORDS.values()), slots, constant, total, tuple(lines))
 
 
 def _named(slot: SlotReceipt) -> str:
-    return f"{slot.slot_id} “{cut(slot.title, _TITLE)}”"
+    return f"{slot.place} (“{cut(slot.title, _TITLE)}”)"
+
+
+def _words(place: tuple[int, int]) -> str:
+    return f"row {place[0] + 1}, slot {place[1] + 1}"
