@@ -117,11 +117,11 @@ def truth_of(run_folder: Path, world: Any, seed: int) -> dict[str, Any]:
     source = judged_source(run, "test")
     found = situations(source, run.config.pairs.slots, seed)
     chunks = [s.take(np.flatnonzero((s.gain > 0).any(1))) for s in found.chunks]
-    judge = Judge(run, reward, source, [s for s in chunks if len(s)], found.engaged, seed)
+    judge = Judge(run, reward, source, [s for s in chunks if len(s)], found.engaged.among(source.allowed), seed)
     likeness = reward.model.reader.likeness
-    mined, _ = mine(judge.chunks, found.engaged, likeness, likeness.near(8, judge.known), run.config.pairs, seed)
+    mined, _ = mine(judge.chunks, judge.engaged, likeness, likeness.near(8, source.allowed), run.config.pairs, seed)
     log = source.log
-    shelf = Shelf.of(likeness, judge.known, log.item[log.time < source.begin])
+    shelf = Shelf.of(likeness, source.allowed, log.item[log.time < source.begin])
     unseen = join_pairs([held_out_pairs(s, keys_of(s, seed), shelf) for s in judge.chunks])
     who = np.array([int(str(u)[1:]) for u in log.user_ids], np.int32)
     worse: dict[str, tuple[np.ndarray, np.ndarray]] = {}

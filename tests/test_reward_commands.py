@@ -49,7 +49,7 @@ def test_check_prints_laws_and_accuracies_and_writes_them(
     for law in found["laws"].values():
         assert law["holds"] == (law["n"] == 0 or law["rate"] >= law["tolerance"])
         assert len(law["ci95"]) == 2
-    for exact in ("equal_swap", "order_of_pages", "impossible_is_an_error"):
+    for exact in ("equal_swap", "order_of_pages", "order_of_candidates", "impossible_is_an_error"):
         assert found["laws"][exact]["rate"] == 1
     assert set(found["pair_accuracy"]) == {"relevance", "ranking", "diversity", "redundancy", "swap"}
     assert set(found["pair_accuracy"]["redundancy"]["held_out_users"]["kinds"]) == {"near_duplicate", "repeat", "consumed"}
@@ -57,7 +57,7 @@ def test_check_prints_laws_and_accuracies_and_writes_them(
     assert found["pair_accuracy"]["swap"]["reference_logprob_probe"]["kinds"]["exchange"]["n"] > 0
     assert found["pair_accuracy"]["swap"]["held_out_users"]["n"] == found["pair_accuracy"]["swap"]["reference_logprob_probe"]["n"]
     assert "unseen_operators" not in found["pair_accuracy"]["swap"]
-    assert "a second copy of an item on the page lowers the page reward" in out
+    assert "a second copy of an item lowers the page reward" in out
     assert "calibration error" in out
 
 
@@ -116,9 +116,7 @@ def altered(world: Path, folder: Path, impressions: pl.Expr | None = None, event
     return folder
 
 
-def test_feedback_of_one_user_is_refused_and_the_policy_kept(
-    world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_feedback_of_one_user_is_refused_before_training(world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     one = pl.read_parquet(world / "events.parquet")["user_id"].value_counts(sort=True)["user_id"][0]
     only = pl.col("user_id") == one
     shop = altered(world, tmp_path / "one", only, only)
@@ -126,10 +124,24 @@ def test_feedback_of_one_user_is_refused_and_the_policy_kept(
     said = capsys.readouterr().err
     assert "column user_id" in said
     assert "split.reward_at" in said
-    assert (tmp_path / "run" / "policy.safetensors").exists()
+    assert not (tmp_path / "run").exists(), "told before anything is trained"
 
 
 def test_clicks_alone_are_learned_from_and_said(world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shop = altered(world, tmp_path / "clicks", events=pl.col("event") == "select_item")
     assert run(["train", str(shop), "--run", str(tmp_path / "run"), *FEW]) == 0
     assert "are clicks (column event" in capsys.readouterr().err
+
+
+def test_what_was_hidden_later_stops_neither_learning_nor_checking(world: Path, tmp_path: Path) -> None:
+    shop = altered(world, tmp_path / "hidden")
+    items = pl.read_parquet(world / "items.parquet")
+    clicked = pl.read_parquet(world / "events.parquet")["item_id"].value_counts(sort=True)["item_id"][:3].to_list()
+    items.with_columns(hidden=pl.col("item_id").is_in(clicked)).write_parquet(shop / "items.parquet")
+    assert run(["train", str(shop), "--run", str(tmp_path / "run"), *FEW]) == 0
+    assert run(["rewards", "check", str(tmp_path / "run")]) in (0, 4)
+
+
+def test_an_empty_page_has_a_receipt(rewarded: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["compose", str(rewarded), "--user", "u000003", "--query", "zzzz qqqq", "--explain"]) == 0
+    assert "Reward " in capsys.readouterr().out

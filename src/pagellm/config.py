@@ -128,6 +128,7 @@ class RewardConfig(_Section):
         0.5, ge=0, le=1, description="share of the page reward in the multi-grained reward; the rest is the item reward's"
     )
     contexts: int = Field(1_500, ge=10, description="contexts that calibration looks at")
+    pairs: int = Field(300_000, ge=100, description="pairs that are learned from at most; of more, so many are drawn")
 
 
 class RunConfig(_Section):

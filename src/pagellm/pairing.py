@@ -117,7 +117,7 @@ def mine_pairs(
     tell(f"Mining feedback between {first:.0%} and {last:.0%} of the events")
     if last > 0.9:
         tell("These events are the test part of the default split: whoever learns from their pairs cannot be judged on it.")
-    source = PairSource(shop.log, shop.impressions, shop.candidates, begin, end)
+    source = PairSource(shop.log, shop.impressions, shop.candidates, begin, end, shop.catalog.shown)
     likeness = likeness_of(shop.catalog, shop.content, config.alike)
     pairs, report, _ = mine_source(source, shop.catalog, likeness, config, seed, shop.config.split.repeats)
     page_ids = None if shop.impressions is None else shop.impressions.page_ids

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pagellm.config import RunConfig, resolve
-from pagellm.errors import RunError, UsageError
+from pagellm.errors import PagellmError, RunError, UsageError
 
 if TYPE_CHECKING:
     from pagellm.evaluation.baselines.sasrec import SASRecFits
@@ -81,7 +81,7 @@ def train_run(
         save_policy,
     )
     from pagellm.models.storage import MANIFEST
-    from pagellm.training.run_rewards import learn_rewards
+    from pagellm.training.run_rewards import check_feedback, drop_rewards, learn_rewards
     from pagellm.training.run_sft import Job, clear_stages, supervised_stages
 
     if until != "sft" and not config.split.reward_at:
@@ -107,6 +107,9 @@ def train_run(
     if not (folder / POLICY).exists():
         split = make_run_split(log.interactions, len(log.catalog), config)
         schedule = make_schedule(split, config)
+        if until != "sft":
+            for line in check_feedback(log, split, config):
+                tell(line)
         content = content_vectors(log.catalog, config.candidates.content_dims)
         save_inputs(folder, config, log, split, content)
         evidence = make_evidence(log.catalog, split, content, config)
@@ -115,7 +118,12 @@ def train_run(
         save_policy(folder, net)
     clear_stages(folder)
     if until != "sft":
-        yield from learn_rewards(open_run(folder), tell)
+        try:
+            yield from learn_rewards(open_run(folder), tell)
+        except PagellmError:
+            drop_rewards(folder)
+            finish(folder)  # the policy is whole whatever its feedback brings
+            raise
     finish(folder)
 
 

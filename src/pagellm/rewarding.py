@@ -1,8 +1,9 @@
 """What `pagellm rewards check` does, without the command line: rewards of a run on users they have not met.
 
-Takes a run folder, gives figures. Every page is of a held-out user and later than what policy and rewards learned from; other items than
-those known before the window are left out. Pages that are put together are drawn evenly from the candidates here: beside items that the
-policy itself draws, an engaged item is no likelier to be wanted than they are, so nobody could tell them apart for the right reason.
+Takes a run folder, gives figures. Every page is of a held-out user and later than what policy and rewards learned from. Candidates and what
+stands in for others were known before the window; pages of the log and histories are as they were. Pages that are put together are drawn
+evenly from the candidates here: beside items that the policy itself draws, an engaged item is no likelier to be wanted than they are, so
+nobody could tell them apart for the right reason.
 """
 
 from __future__ import annotations
@@ -36,8 +37,8 @@ from pagellm.models.multi_grained import MultiGrainedReward
 from pagellm.models.reward_files import RewardFacts, load_rewards
 from pagellm.models.run import Run, load_run
 from pagellm.pipeline import set_threads
-from pagellm.training.pair_sources import PairSource, policy_candidates, situations
-from pagellm.types import F32, F64, I32, I64, NO_ITEM, Bool, PageBatch
+from pagellm.training.pair_sources import PairSource, known_before, policy_candidates, situations
+from pagellm.types import F32, F64, I32, I64, NO_ITEM, PageBatch
 
 WINDOWS = ("choices", "test")
 """Windows of time that rewards may be judged on: what choices are made on, or what figures come from, once."""
@@ -114,7 +115,7 @@ def check_rewards(folder: Path, window: str = "choices", seed: int = 0, tell: Ca
         raise DataError(
             f"No page of a held-out user in the window {window!r} has feedback. Hold out more: --set split.held_out=0.3"
         )
-    judge = Judge(run, reward, source, chunks, found.engaged, seed)
+    judge = Judge(run, reward, source, chunks, found.engaged.among(source.allowed), seed)
     tell(f"{sum(len(s) for s in chunks):,} pages with feedback")
     trained, unseen = judge.trained(), judge.unseen()
     laws = [*judge.laws(), _unseen_law(unseen)]
@@ -127,9 +128,9 @@ def judged_source(run: Run, window: str) -> PairSource:
     cuts = int(str(run.split.card["valid_cut"])), int(str(run.split.card["test_cut"]))
     begin, end = (cuts[0], cuts[1]) if window == "choices" else (cuts[1], ALWAYS)
     log = run.split.log
-    known = np.bincount(log.item[log.time < begin], minlength=len(run.catalog)) > 0
+    known = known_before(log, run.catalog, begin)
     users = held_out_users(log.user_ids, run.config.split.held_out)
-    return PairSource(log, run.impressions, policy_candidates(run, known), begin, end, users, flat=True)
+    return PairSource(log, run.impressions, policy_candidates(run, known), begin, end, known, users, flat=True)
 
 
 @dataclass(frozen=True)
@@ -143,25 +144,17 @@ class Judge:
     engaged: Engaged
     seed: int
 
-    @property
-    def known(self) -> Bool:
-        """[item] what may be shown and was known before the window."""
-        log = self.source.log
-        return np.asarray(
-            self.run.catalog.shown & (np.bincount(log.item[log.time < self.source.begin], minlength=len(self.run.catalog)) > 0)
-        )
-
     def trained(self) -> list[Cases]:
         """Kinds of pairs that the rewards learned from."""
         likeness, config = self.reward.model.reader.likeness, self.run.config
-        near = likeness.near(config.pairs.near, self.known)
+        near = likeness.near(config.pairs.near, self.source.allowed)
         pairs, _ = mine(self.chunks, self.engaged, likeness, near, config.pairs, self.seed, repeats=config.split.repeats)
         return self._cases(pairs, list(Operator))
 
     def unseen(self) -> list[Cases]:
         """Held-out defects."""
         log = self.source.log
-        shelf = Shelf.of(self.reward.model.reader.likeness, self.known, log.item[log.time < self.source.begin])
+        shelf = Shelf.of(self.reward.model.reader.likeness, self.source.allowed, log.item[log.time < self.source.begin])
         pairs = join_pairs([held_out_pairs(s, keys_of(s, self.seed), shelf) for s in self.chunks])
         return self._cases(pairs, list(HeldOut))
 
@@ -183,7 +176,7 @@ class Judge:
         logits = self._logits()
         for items in (pairs.chosen, pairs.rejected):
             batch = PageBatch(contexts, place.ravel().astype(np.int64), items, pairs.row, pairs.col)
-            scores = self.reward.model.scores(batch)
+            scores = self.reward.model.scores(batch, logged=True)
             families = scores.page.mean(3, dtype=np.float64).sum(1)  # [page, family]
             item = scores.item.mean(2, dtype=np.float64).sum(1)
             own = np.where(swap, item, families[np.arange(len(items)), np.minimum(pairs.family, 3)])
@@ -215,6 +208,21 @@ class Judge:
             held = np.concatenate([np.empty(0), *(h for h, _ in found[name])])
             who = np.concatenate([np.empty(0, np.int32), *(w for _, w in found[name])])
             laws.append(Law(name, says, rate(held, who, self.seed), tolerance))
+        first = self.chunks[0]
+        turned = rng.permutation(first.pool.shape[1])
+        reader = self.reward.model.reader
+        gap = np.abs(
+            reader.features(first.contexts, first.pool[:, turned]) - reader.features(first.contexts, first.pool)[:, turned]
+        )
+        same = (gap.max((1, 2)) < 1e-4).astype(np.float64)
+        laws.append(
+            Law(
+                "order_of_candidates",
+                "what is read of an item depends on no other candidate",
+                rate(same, first.contexts.user),
+                1.0,
+            )
+        )
         refused = np.array([_refuses(self.reward, batches[0], item) for item in self._impossible()], np.float64)
         says = "an item out of the catalog or hidden is an error, not a score"
         laws.append(Law("impossible_is_an_error", says, _each(refused), 1.0))
@@ -269,16 +277,19 @@ def _log_prob(candidates: tuple[I32, F32], page: I32) -> float:
     match = pool[order][at] == page[page != NO_ITEM]
     top = float(logits.max())
     chosen = np.where(match, logits[order][at] - top, _NEVER).astype(np.float64)
-    mass = np.exp(chosen)
+    items = page[page != NO_ITEM]
+    again = np.array([item in items[:s] for s, item in enumerate(items)], bool)
+    chosen[again] = _NEVER  # the policy writes no item twice
+    mass = np.where(again, 0.0, np.exp(chosen))
     left = np.exp(logits.astype(np.float64) - top).sum() - np.concatenate([[0], np.cumsum(mass)[:-1]])
     return float((chosen - np.log(np.maximum(left, 1e-12))).sum())
 
 
 _LAWS = {
-    "duplicate_lowers": ("a second copy of an item on the page lowers the page reward", 0.95),
+    "duplicate_lowers": ("a second copy of an item lowers the page reward, and the reward of both grains", 0.95),
     "engaged_up_raises": ("moving an engaged item to a better place raises the item reward", 0.55),
     "equal_swap": ("exchanging two copies of one item changes nothing", 1.0),
-    "order_of_pages": ("other pages, candidates and their order change nothing", 1.0),
+    "order_of_pages": ("other pages and their order change nothing", 1.0),
     "consumed_never_raises": ("putting in what the user already took does not raise the reward", 0.95),
 }
 """Laws, what they say, and the least rate at which each must hold."""
@@ -289,7 +300,7 @@ def _laws_of(
 ) -> dict[str, tuple[F64, I64]]:
     """For each law: [case] whether it holds, and the situation of each case."""
     model = reward.model
-    own = model.scores(batch)
+    own, taking = model.scores(batch, logged=True), s.contexts.log.taken
     page, item = own.page_total.mean(1, dtype=np.float64), own.item.mean(2, dtype=np.float64)
     out: dict[str, tuple[F64, I64]] = {}
     twice, consumed, better = batch.items.copy(), batch.items.copy(), batch.items.copy()
@@ -303,7 +314,7 @@ def _laws_of(
         twice[c, max(a, b)] = twice[c, min(a, b)]
         can_repeat[c] = s.items[c, a] != s.items[c, b]
         past = slice(s.contexts.start[c], s.contexts.stop[c])
-        taken = s.contexts.log.item[past][s.contexts.log.taken[past]]
+        taken = s.contexts.log.item[past][taking[past]]
         free, history = filled[s.gain[c, filled] == 0], np.setdiff1d(taken, s.items[c])
         history = history[model.reader.allowed[history]]
         if len(free) and len(history):
@@ -316,24 +327,25 @@ def _laws_of(
             can_rise[c] = True
         swapped.append((c, a, b))
     every = np.arange(len(s))
-    doubled = model.scores(batch.with_items(twice))
+    doubled = model.scores(batch.with_items(twice), logged=True)
     after = doubled.page_total.mean(1, dtype=np.float64)
-    out["duplicate_lowers"] = (after < page)[can_repeat].astype(np.float64), every[can_repeat]
-    up = model.scores(batch.with_items(better)).item.mean(2, dtype=np.float64).sum(1)
+    less = (after < page) & (reward(batch.with_items(twice), logged=True).sum(1) < reward(batch, logged=True).sum(1))
+    out["duplicate_lowers"] = less[can_repeat].astype(np.float64), every[can_repeat]
+    up = model.scores(batch.with_items(better), logged=True).item.mean(2, dtype=np.float64).sum(1)
     out["engaged_up_raises"] = (up > item.sum(1))[can_rise].astype(np.float64), every[can_rise]
     again = twice.copy()
     for c, a, b in swapped:
         again[c, [a, b]] = again[c, [b, a]]
-    once_more = model.scores(batch.with_items(again))
+    once_more = model.scores(batch.with_items(again), logged=True)
     same = np.abs(once_more.page_total.mean(1) - doubled.page_total.mean(1)) < 1e-6
     same &= np.abs(once_more.item.sum((1, 2)) - doubled.item.sum((1, 2))) < 1e-6
     out["equal_swap"] = same[can_repeat].astype(np.float64), every[can_repeat]
     order = rng.permutation(len(s))[: max(1, len(s) // 2)]
-    moved = model.scores(batch.take(order)).page_total.mean(1, dtype=np.float64)
+    moved = model.scores(batch.take(order), logged=True).page_total.mean(1, dtype=np.float64)
     out["order_of_pages"] = (np.abs(moved - page[order]) < 1e-4).astype(np.float64), order
     if not repeats:
-        now = reward(batch.with_items(consumed)).sum(1, dtype=np.float64)
-        before = reward(batch).sum(1, dtype=np.float64)
+        now = reward(batch.with_items(consumed), logged=True).sum(1, dtype=np.float64)
+        before = reward(batch, logged=True).sum(1, dtype=np.float64)
         out["consumed_never_raises"] = (now <= before + 1e-7)[can_consume].astype(np.float64), every[can_consume]
     return out
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 from itertools import combinations
 
 import numpy as np
+import polars as pl
 import pytest
 import torch
 
 from models.small_shop import small_catalog, small_log
+from pagellm.catalog import Catalog
 from pagellm.config import RewardConfig
 from pagellm.data.contexts import contexts_at
 from pagellm.data.likeness import likeness_of
@@ -40,7 +42,7 @@ def make(repeats: bool = False, **settings: float) -> MultiGrainedReward:
     allowed = np.ones(len(RUN.catalog), bool)
     allowed[0] = False
     reader = PageReader(RUN.net, RUN.evidence, likeness_of(RUN.catalog, RUN.content, 0.6), allowed, 20)
-    return MultiGrainedReward(RewardModel(net, reader, Look(), config), Whitening(10, 0.2, 4.0), Whitening(10, 0.5, 2.0))
+    return MultiGrainedReward(RewardModel(net, reader, Look(), config), Whitening(10, 0.2, 4.0, 9), Whitening(10, 0.5, 2.0, 8))
 
 
 def batch(count: int = 40, seed: int = 0) -> PageBatch:
@@ -117,6 +119,8 @@ def test_a_second_copy_and_what_the_user_has_are_worth_nothing() -> None:
     doubled = REWARD.model.scores(PAGES.with_items(items))
     assert (doubled.page[:, 1, :2] == 0).all()
     assert (doubled.page[:, 0, :2] != 0).all()
+    assert (doubled.item[:, 1] == 0).all()
+    assert (doubled.item[:, 0] > 0).all()
     for p in range(len(PAGES)):
         owned = PAGES.contexts.history(int(PAGES.place[p]))
         items[p, 1] = owned[owned > 0][0]
@@ -159,17 +163,45 @@ def test_a_receipt_adds_up_and_tells_the_truth() -> None:
         assert receipt.disagreement > 0
 
 
-def test_whitening_in_batches_equals_all_at_once() -> None:
-    values = np.random.default_rng(2).normal(3, 2, 500)
+def test_whitening_in_batches_equals_all_at_once_and_spreads_within_contexts() -> None:
+    rng = np.random.default_rng(2)
+    place = np.repeat(np.arange(50), 10)
+    apart = rng.normal(0, 2, 500)
+    values = 100 * place + apart  # contexts differ a hundred times more than pages of one
     running = Whitening()
-    for part in np.split(values, [7, 7, 200]):
-        running.update(part)
+    for some in np.split(np.arange(500), [100, 100, 300]):
+        running.update(values[some], place[some])
     assert running.mean == pytest.approx(values.mean())
-    assert running.spread == pytest.approx(values.std())
+    within = apart - apart.reshape(50, 10).mean(1)[place]
+    assert running.spread == pytest.approx((within**2).sum() ** 0.5 / (500 - 50) ** 0.5)
     assert Whitening().spread == 1
     learned = make()
     learned(PAGES, learn=True)
     assert learned.page.count == 50
+
+
+def test_a_page_without_items_has_its_whole_reward_at_the_first_slot() -> None:
+    empty = PAGES.take(np.arange(2)).with_items(np.full((2, SLOTS), NO_ITEM, np.int32))
+    found = REWARD(empty)
+    assert (found[:, 1:] == 0).all()
+    receipt = REWARD.explain(empty)[0]
+    assert found[0, 0] == pytest.approx(receipt.total, abs=1e-5)
+    assert receipt.total == pytest.approx(receipt.constant)
+    assert receipt.swap is None
+
+
+def test_a_cautious_receipt_adds_up_too() -> None:
+    careful, few = make(), PAGES.take(np.arange(5))
+    careful.caution = 1.5
+    for total, receipt in zip(careful(few).sum(1), careful.explain(few), strict=True):
+        assert receipt.total == pytest.approx(total, abs=1e-4)
+        assert receipt.total == pytest.approx(receipt.constant + sum(v.sum() for v in receipt.parts.values()), abs=1e-6)
+
+
+def test_pages_of_the_past_may_hold_what_is_hidden_now() -> None:
+    items = PAGES.items.copy()
+    items[:, 0] = 0
+    assert REWARD(PAGES.with_items(items), logged=True).shape == items.shape
 
 
 def test_rewards_score_texts_as_trl_calls_them() -> None:
@@ -188,3 +220,19 @@ def test_rewards_score_texts_as_trl_calls_them() -> None:
     assert page([""] * 5, chats, context) == pytest.approx(LearnedPageReward(REWARD.model)(few.with_items(items)), abs=1e-5)
     assert whole(["", ""], ["- nothing we sell\n", texts[0]], [0, context[0]])[0] is None
     assert whole([""], [""], [0]) == [None]
+    hidden = TextReward(REWARD, hiding(RUN.catalog, 5), few.contexts)
+    assert hidden([""], [f"- {titles[5]}\n"], [0]) == [None], "what may not be shown makes no page"
+    rows: list[PageBatch] = []
+
+    def remember(pages: PageBatch) -> np.ndarray:
+        rows.append(pages)
+        return np.zeros(pages.items.shape, np.float32)
+
+    TextReward(remember, RUN.catalog, few.contexts, columns=2)([""] * 5, texts, context)
+    assert rows[0].row[0].tolist() == [0, 0, 1, 1, 2, 2]
+    assert rows[0].col[0].tolist() == [0, 1, 0, 1, 0, 1]
+
+
+def hiding(catalog: Catalog, item: int) -> Catalog:
+    """The catalog with one item hidden."""
+    return Catalog(catalog.frame.with_columns(pl.Series("hidden", [place == item for place in range(len(catalog))])))

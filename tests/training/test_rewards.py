@@ -43,7 +43,7 @@ def table(count: int, seed: int = 0, offset: float = 0.0) -> PairTable:
         else:
             relations[rejected[n], 1, rng.integers(1, 5)] = 1.0
     look = np.tile(np.array([1.0, 0.5], np.float32), (2 * count, 1))
-    pages = PageTable(rows, index, relations, look, np.ones((2 * count, 2), bool))
+    pages = PageTable(rows, index, relations, look, np.ones((2 * count, 2), bool), np.tile(np.arange(count), 2))
     ones = np.ones(count, np.float32)
     unit = np.where(family == Family.RANKING, 0.5, 1.0).astype(np.float32)
     swap = family == Family.SWAP
@@ -112,11 +112,35 @@ def test_calibrated_chances_are_those_that_were_planted() -> None:
     net, rng = fitted(table(1_500)), np.random.default_rng(4)
     rows = rng.normal(size=(20_000, WIDE)).astype(np.float32)
     chance = 1 / (1 + np.exp(2 - rows[:, 0]))
-    calibrate(net, Engagement(rows, rng.random(20_000) < chance))
+    assert not calibrate(net, Engagement(rows, rng.random(20_000) < chance, np.ones(20_000, np.float32)))
     with torch.no_grad():
         found = net.chances("item", net.item_vectors(torch.from_numpy(rows))).mean(-1).numpy()
     assert np.corrcoef(found, chance)[0, 1] > 0.9
     assert found.mean() == pytest.approx(chance.mean(), abs=0.01)
+
+
+def test_calibration_knows_that_unseen_slots_refuse_nothing() -> None:
+    """Slots are seen with a known chance; engaged ones were seen for sure. Chances are those of seen slots."""
+    net, rng = fitted(table(1_500)), np.random.default_rng(5)
+    rows = rng.normal(size=(40_000, WIDE)).astype(np.float32)
+    look = rng.choice([0.1, 0.5, 1.0], 40_000)
+    chance = 1 / (1 + np.exp(2 - rows[:, 0]))
+    engaged = (rng.random(40_000) < look) & (rng.random(40_000) < chance)
+    calibrate(net, Engagement(rows, engaged, np.where(engaged, 1, look).astype(np.float32)))
+    with torch.no_grad():
+        found = net.chances("item", net.item_vectors(torch.from_numpy(rows))).mean(-1).numpy()
+    assert found.mean() == pytest.approx(chance.mean(), rel=0.1)
+
+
+def test_a_head_without_feedback_to_calibrate_on_says_one_chance_of_all() -> None:
+    net = fitted(table(200))
+    rows = np.random.default_rng(6).normal(size=(500, WIDE)).astype(np.float32)
+    nobody = Engagement(rows, np.zeros(500, bool), np.ones(500, np.float32))
+    assert calibrate(net, nobody) == ["relevance", "ranking", "item"]
+    with torch.no_grad():
+        found = net.chances("item", net.item_vectors(torch.from_numpy(rows)))
+    assert found.std() < 1e-8
+    assert 0 < float(found[0, 0]) < 0.01
 
 
 def test_a_typical_defect_of_each_family_costs_one() -> None:
@@ -169,6 +193,26 @@ def test_a_policy_goes_on_to_rewards_and_a_finished_run_has_nothing_to_do(
     for _ in train_run(tiny_shop, run, config, resume=True, tell=said.append, until="reward"):
         pass
     assert "nothing to do" in said[-1]
+
+
+def test_a_reward_stage_that_fails_leaves_the_policy_finished(
+    tiny_shop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pagellm.errors import DataError
+    from pagellm.models.run import load_run
+    from pagellm.training import run_rewards
+
+    def nothing(report: object) -> None:
+        raise DataError("no pair")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run_rewards, "_check", nothing)
+        with pytest.raises(DataError, match="no pair"):
+            rewarded(tiny_shop, tmp_path / "run")
+    assert load_run(tmp_path / "run").net is not None
+    assert not (tmp_path / "run" / "pairs.parquet").exists()
+    rewarded(tiny_shop, tmp_path / "run", resume=True)
+    assert (tmp_path / "run" / "reward.safetensors").exists()
 
 
 def test_time_parts_policy_and_rewards(tiny_run: Path) -> None:

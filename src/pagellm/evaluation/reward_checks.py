@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -26,14 +27,19 @@ class Rate:
     count: int  # pairs or pages
     users: int
 
-    def as_json(self) -> dict[str, float | int | list[float]]:
-        """rate, ci95, n, users."""
+    def as_json(self) -> dict[str, Any]:
+        """rate, ci95, n, users; None for a rate of nothing."""
         return {
-            "rate": round(self.value, 4),
-            "ci95": [round(self.low, 4), round(self.high, 4)],
+            "rate": finite(self.value),
+            "ci95": [finite(self.low), finite(self.high)],
             "n": self.count,
             "users": self.users,
         }
+
+
+def finite(value: float) -> float | None:
+    """The value in four decimals, None where it is no number."""
+    return round(value, 4) if np.isfinite(value) else None
 
 
 def rate(held: F64, user: I32, seed: int = 0) -> Rate:
@@ -147,7 +153,7 @@ class Calibration:
     def as_json(self) -> dict[str, object]:
         """Groups, lowest prediction first."""
         columns = {name: [round(float(v), 6) for v in getattr(self, name)] for name in ("predicted", "realised", "low", "high")}
-        return columns | {"pages": self.pages.tolist(), "ece": self.error, "relative_ece": self.relative_error}
+        return columns | {"pages": self.pages.tolist(), "ece": self.error, "relative_ece": finite(self.relative_error)}
 
 
 def calibration(predicted: F64, realised: F64, seed: int = 0) -> Calibration:

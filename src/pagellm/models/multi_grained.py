@@ -2,7 +2,8 @@
 
     R(slot) = (1 - alpha) · whitened item reward of the slot, plus alpha · whitened page reward at the last filled slot
 
-Whitening brings the page reward and the sum of the item rewards to spread 1 over pages, so that alpha means the same in every shop.
+Whitening brings the page reward and the sum of the item rewards to spread 1 over the pages of one context, so that alpha means the same
+in every shop: contexts differ more in how much anybody engages than pages of one do, and a policy can only choose among the latter.
 Takes pages as catalog indexes, gives numbers. Knows no training and no files.
 """
 
@@ -21,6 +22,8 @@ from pagellm.models.reward import FAMILIES, RewardNet
 from pagellm.types import F32, F64, NO_ITEM, PageBatch
 
 _CHUNK = 2_048  # pages that are scored at once
+_VARIANTS = 512  # of a page that are scored at once
+_MOST_EXCHANGED = 60  # items of a page whose exchanges are all tried
 
 
 @dataclass(frozen=True)
@@ -46,10 +49,10 @@ class RewardModel:
     look: Look
     config: RewardConfig
 
-    def scores(self, pages: PageBatch) -> Scores:
-        """Scores of pages. Raises DataError for an item that is not in the catalog or may not be shown."""
+    def scores(self, pages: PageBatch, logged: bool = False) -> Scores:
+        """Scores of pages. Raises DataError for an item that is not in the catalog, or that may not be shown unless `logged`."""
         look = self.look.of(pages.items, pages.row, pages.col)
-        table = self.reader.read(pages.contexts, pages.place, pages.items, look)
+        table = self.reader.read(pages.contexts, pages.place, pages.items, look, logged)
         parts = [self.of_inputs(table.inputs(slice(at, at + _CHUNK))) for at in range(0, max(len(table), 1), _CHUNK)]
         return Scores(np.concatenate([p.page for p in parts]), parts[0].base, np.concatenate([p.item for p in parts]))
 
@@ -98,27 +101,30 @@ def swap_gain(reward: F32, look: F32, a: int, b: int) -> F64:
 
 @dataclass
 class Whitening:
-    """Running mean and spread of one number a page (Welford 1962; Chan et al. 1979 for batches)."""
+    """Running mean of one number a page, and its spread over the pages of one context."""
 
     count: float = 0.0
     mean: float = 0.0
-    squares: float = 0.0  # sum of squared differences from the mean
+    squares: float = 0.0  # sum of squared differences from the mean of the page's own context
+    freedom: float = 0.0  # pages less contexts that the squares come from
 
-    def update(self, values: np.ndarray) -> None:
-        """Takes in more values."""
-        n = float(len(values))
-        if not n:
+    def update(self, values: np.ndarray, place: np.ndarray) -> None:
+        """Takes in more values [page], of contexts `place` [page]."""
+        if not len(values):
             return
-        mean = float(np.mean(values, dtype=np.float64))
-        apart, total = mean - self.mean, self.count + n
-        self.squares += float(((values - mean) ** 2).sum(dtype=np.float64)) + apart**2 * self.count * n / total
-        self.mean += apart * n / total
+        total = self.count + len(values)
+        self.mean += (float(np.mean(values, dtype=np.float64)) - self.mean) * len(values) / total
         self.count = total
+        _, group = np.unique(place, return_inverse=True)
+        sizes = np.bincount(group)
+        apart = values - (np.bincount(group, values) / sizes)[group]
+        self.squares += float((apart**2).sum(dtype=np.float64))
+        self.freedom += float(len(values) - len(sizes))
 
     @property
     def spread(self) -> float:
-        """Standard deviation; 1 until something differs."""
-        return max((self.squares / self.count) ** 0.5, 1e-9) if self.squares > 0 else 1.0
+        """Standard deviation within a context; 1 until something differs."""
+        return max((self.squares / self.freedom) ** 0.5, 1e-9) if self.squares > 0 else 1.0
 
 
 @dataclass
@@ -135,17 +141,21 @@ class MultiGrainedReward:
         """Share of the page reward."""
         return self.model.config.alpha
 
-    def __call__(self, pages: PageBatch, learn: bool = False) -> F32:
-        """Shape [page, slot]. With `learn` these pages count in the whitening first."""
-        scores = self.model.scores(pages)
+    def __call__(self, pages: PageBatch, learn: bool = False, logged: bool = False) -> F32:
+        """Shape [page, slot]: 0 for empty slots, except that a page without any item has its whole reward at the first.
+
+        With `learn` these pages count in the whitening first; `logged` as in `RewardModel.scores`.
+        """
+        scores = self.model.scores(pages, logged)
         page, item = self._pessimistic(scores), scores.item.mean(2, dtype=np.float64)
         if learn:
-            self.page.update(page)
-            self.item.update(item.sum(1))
+            self.page.update(page, pages.place)
+            self.item.update(item.sum(1), pages.place)
         real = pages.items != NO_ITEM
-        size = np.maximum(real.sum(1, keepdims=True), 1)
+        real[:, 0] |= ~real.any(1)
+        size = real.sum(1, keepdims=True)
         out = (1 - self.alpha) * (item - self.item.mean / size) / self.item.spread * real
-        last = np.where(real.any(1), real.shape[1] - 1 - real[:, ::-1].argmax(1), 0)
+        last = real.shape[1] - 1 - real[:, ::-1].argmax(1)
         out[np.arange(len(out)), last] += self.alpha * (page - self.page.mean) / self.page.spread
         return out.astype(np.float32)
 
@@ -153,49 +163,59 @@ class MultiGrainedReward:
         total = scores.page_total.astype(np.float64)
         return np.asarray(total.mean(1) - self.caution * total.std(1), np.float64)
 
+    def _totals(self, scores: Scores) -> F64:
+        """[page] rewards."""
+        item = (scores.item.mean(2, dtype=np.float64).sum(1) - self.item.mean) / self.item.spread
+        page = (self._pessimistic(scores) - self.page.mean) / self.page.spread
+        return np.asarray((1 - self.alpha) * item + self.alpha * page, np.float64)
+
     def explain(self, pages: PageBatch) -> list[Receipt]:
-        """The receipt of each page: where its reward comes from, to the last slot."""
+        """The receipt of each page: where its reward comes from, to the last slot.
+
+        Exchanges are tried on pages of up to 60 items: their number grows with the square of it, and the work with its fourth power.
+        """
         return [self._receipt(pages.take(np.array([p]))) for p in range(len(pages))]
 
     def _receipt(self, page: PageBatch) -> Receipt:
         filled = np.flatnonzero(page.items[0] != NO_ITEM)
-        variants = [page.items[0]]
-        for slot in filled:
-            without = page.items[0].copy()
-            without[slot] = NO_ITEM
-            variants.append(without)
-        swaps = list(combinations(filled.tolist(), 2))
-        for a, b in swaps:
-            exchanged = page.items[0].copy()
-            exchanged[[a, b]] = exchanged[[b, a]]
-            variants.append(exchanged)
-        n = len(variants)
-        batch = PageBatch(
-            page.contexts,
-            np.repeat(page.place, n),
-            np.array(variants, np.int32),
-            np.repeat(page.row, n, 0),
-            np.repeat(page.col, n, 0),
-        )
-        scores = self.model.scores(batch)
-        item = (1 - self.alpha) * scores.item.astype(np.float64) / self.item.spread  # [variant, slot, member]
-        parts = self.alpha * scores.page.astype(np.float64) / self.page.spread  # [variant, slot, family, member]
-        constant = (
-            self.alpha * (scores.base - self.page.mean) / self.page.spread - (1 - self.alpha) * self.item.mean / self.item.spread
-        )
-        totals = item.sum(1) + parts.sum((1, 2)) + constant  # [variant, member]
-        mean = totals.mean(1)
-        gains = mean[1 + len(filled) :] - mean[0]
+        swaps = list(combinations(filled.tolist(), 2)) if len(filled) <= _MOST_EXCHANGED else []
+        totals = self._variants(page, filled, swaps)
+        scores = self.model.scores(page)
+        item = (1 - self.alpha) * scores.item[0].mean(1, dtype=np.float64) / self.item.spread  # [slot]
+        parts = self.alpha * scores.page[0].mean(2, dtype=np.float64) / self.page.spread  # [slot, family]
+        every = {name: parts[:, place] for place, name in enumerate(FAMILIES)} | {"item": item}
+        total = float(self._totals(scores)[0])
+        gains = totals[len(filled) :] - total
         best = int(gains.argmax()) if len(gains) else -1
+        members = scores.item[0].sum(0, dtype=np.float64) * (1 - self.alpha) / self.item.spread
+        members += scores.page_total[0] * self.alpha / self.page.spread
         return Receipt(
             page.items[0],
-            {name: parts[0, :, place].mean(-1) for place, name in enumerate(FAMILIES)} | {"item": item[0].mean(-1)},
-            float(constant),
-            float(mean[0]),
-            {int(slot): float(mean[0] - mean[1 + at]) for at, slot in enumerate(filled)},
+            every,
+            total - float(sum(values.sum() for values in every.values())),
+            total,
+            {int(slot): total - float(totals[at]) for at, slot in enumerate(filled)},
             (*swaps[best], float(gains[best])) if best >= 0 else None,
-            float(totals[0].std()),
+            float(members.std()),
         )
+
+    def _variants(self, page: PageBatch, filled: np.ndarray, swaps: list[tuple[int, int]]) -> F64:
+        """Rewards of the page without each filled slot, then with each two slots exchanged."""
+        totals = [np.empty(0)]
+        for begin in range(0, len(filled) + len(swaps), _VARIANTS):
+            some = range(begin, min(begin + _VARIANTS, len(filled) + len(swaps)))
+            items = np.repeat(page.items, len(some), 0)
+            for row, n in enumerate(some):
+                if n < len(filled):
+                    items[row, filled[n]] = NO_ITEM
+                else:
+                    pair = list(swaps[n - len(filled)])
+                    items[row, pair] = items[row, pair[::-1]]
+            where = (np.repeat(a, len(some), 0) for a in (page.row, page.col))
+            totals.append(
+                self._totals(self.model.scores(PageBatch(page.contexts, np.repeat(page.place, len(some)), items, *where)))
+            )
+        return np.concatenate(totals)
 
 
 @dataclass(frozen=True)
@@ -204,7 +224,7 @@ class Receipt:
 
     items: np.ndarray  # [slot] catalog indexes
     parts: dict[str, F64]  # each family and "item" -> [slot] what the slot adds
-    constant: float  # what whitening takes off every page
+    constant: float  # what whitening and caution take off the page
     total: float
     alone: dict[int, float]  # filled slot -> what the page would lose without it
     swap: tuple[int, int, float] | None  # the exchange of two slots that gains most (loses least), and its gain

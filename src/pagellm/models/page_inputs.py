@@ -53,6 +53,7 @@ class PageTable:
     relations: F32  # [page, slot, relation]
     look: F32  # [page, slot]
     real: Bool  # [page, slot]
+    place: I64  # [page] which context each page is for
 
     def __len__(self) -> int:
         return len(self.index)
@@ -74,14 +75,16 @@ class PageReader:
     allowed: Bool  # [item] what may be shown
     max_history: int
 
-    def read(self, contexts: Contexts, place: I64, pages: I32, look: F32) -> PageTable:
+    def read(self, contexts: Contexts, place: I64, pages: I32, look: F32, logged: bool = False) -> PageTable:
         """The table of pages [page, slot]; `place` [page] is the context of each, `look` [page, slot] what their places are worth.
 
-        Raises DataError for an item that is not in the catalog or may not be shown: such a page has no reward.
+        Raises DataError for an item that is not in the catalog or may not be shown: such a page has no reward. With `logged` pages may hold
+        what is hidden by now, as pages that were shown in the past do.
         """
-        self._check(pages)
+        self._check(pages, logged)
         order = np.argsort(place, kind="stable")  # pages of one context side by side
-        index, rows, begin = np.zeros(pages.shape, np.int64), [], 0
+        index, begin = np.zeros(pages.shape, np.int64), 1
+        rows = [np.zeros((1, len(FEATURES)), np.float32)]  # what empty slots point to
         bounds = np.searchsorted(place[order], np.arange(0, len(contexts) + _CHUNK, _CHUNK))
         for first, last in pairwise(bounds):
             some = order[first:last]
@@ -93,10 +96,10 @@ class PageReader:
             index[some] = np.where(pages[some] >= 0, begin + found[np.searchsorted(which, place[some])[:, None], at], 0)
             rows.append(flat)
             begin += len(flat)
-        every = np.concatenate(rows) if rows else np.zeros((1, len(FEATURES)), np.float32)
+        every = np.concatenate(rows)
         real = pages != NO_ITEM
         relations = page_relations(pages, contexts, place, self.likeness)
-        return PageTable(every, index, relations, np.where(real, look, 0).astype(np.float32), real)
+        return PageTable(every, index, relations, np.where(real, look, 0).astype(np.float32), real, place)
 
     @torch.no_grad()
     def features(self, contexts: Contexts, pool: I32) -> F32:
@@ -121,7 +124,7 @@ class PageReader:
         number = np.cumsum(real.ravel()).reshape(real.shape) - 1
         return self.features(contexts, pools)[real], number.astype(np.int64)
 
-    def _check(self, pages: I32) -> None:
+    def _check(self, pages: I32, logged: bool) -> None:
         items = pages[pages != NO_ITEM]
         outside = (items < 0) | (items >= len(self.allowed))
         if outside.any():
@@ -130,7 +133,7 @@ class PageReader:
                 "Score pages of this catalog's items."
             )
         hidden = ~self.allowed[items]
-        if hidden.any():
+        if hidden.any() and not logged:
             raise DataError(
                 f"A page to be scored holds item {int(items[hidden][0])}, which is hidden and may not be shown. Score pages without it."
             )

@@ -7,7 +7,8 @@
 
 Relevance, ranking and item heads read the evidence of an item and nothing of the page; diversity and redundancy read what a slot is to the
 page and to the history and nothing of the evidence. So no head can learn its family from what belongs to another one, and a swap of two
-items changes two slots of the item reward alone. Every score is a sum over slots: the receipt of a page is exact.
+items changes two slots of the item reward alone. A second copy of an item, or what its user has already, is worth nothing wherever it
+stands. Every score is a sum over slots: the receipt of a page is exact.
 
 Takes inputs of pages, gives tensors. Knows no log, no pairs, no files and no training.
 """
@@ -129,8 +130,7 @@ class RewardNet(nn.Module):
     def item_parts(self, inputs: PageInputs, vectors: Tensor | None = None) -> Float[Tensor, "page slot member"]:
         """Expected engagement of each slot: the chance that its place is looked at times the chance that its item is engaged with."""
         vectors = self.item_vectors(inputs.items) if vectors is None else vectors
-        worth = inputs.real if self.repeats else inputs.real & (inputs.relations[..., CONSUMED] < 0.5)
-        return (inputs.look * worth)[..., None] * self.chances("item", vectors)
+        return (inputs.look * self.fresh(inputs))[..., None] * self.chances("item", vectors)
 
 
 def _trunk(inputs: int, hidden: int) -> nn.Sequential:

@@ -24,8 +24,8 @@ class RewardFacts:
     pairs: dict[str, int]  # family -> pairs that they learned from
     effective: dict[str, float]  # family -> effective sample size of those pairs' weights
     examination: str  # in words
-    page: tuple[float, float, float]  # whitening of the page reward on the pages that they learned from: count, mean, squares
-    item: tuple[float, float, float]  # of the sum of the item rewards
+    page: tuple[float, float, float, float]  # fields of `Whitening` of the page reward on the pages that they learned from
+    item: tuple[float, float, float, float]  # of the sum of the item rewards
 
 
 def write_rewards(folder: Path, net: RewardNet, facts: RewardFacts) -> None:
@@ -58,9 +58,9 @@ def read_rewards(folder: Path, net: RewardNet) -> RewardFacts:
         raise RunError(f"The rewards of {folder} do not fit this version of pagellm. Train it again. ({problem})") from problem
 
 
-def _three(saved: list[Any]) -> tuple[float, float, float]:
-    count, mean, squares = (float(value) for value in saved)
-    return count, mean, squares
+def _four(saved: list[Any]) -> tuple[float, float, float, float]:
+    count, mean, squares, freedom = (float(value) for value in saved)
+    return count, mean, squares, freedom
 
 
 def _facts(saved: dict[str, Any]) -> RewardFacts:
@@ -69,8 +69,8 @@ def _facts(saved: dict[str, Any]) -> RewardFacts:
         {str(k): int(v) for k, v in saved["pairs"].items()},
         {str(k): float(v) for k, v in saved["effective"].items()},
         str(saved["examination"]),
-        _three(saved["page"]),
-        _three(saved["item"]),
+        _four(saved["page"]),
+        _four(saved["item"]),
     )
 
 

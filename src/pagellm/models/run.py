@@ -118,9 +118,9 @@ def save_inputs(folder: Path, config: RunConfig, log: Log, split: Split, content
 
 def save_policy(folder: Path, net: PolicyNet) -> None:
     """Writes the policy's weights."""
-    write_tensors(folder / "policy.safetensors", dict(net.state_dict()))
     if isinstance(net.backbone, HuggingFaceBackbone):
         write_json(folder / BACKBONE, net.backbone.architecture)
+    write_tensors(folder / POLICY, dict(net.state_dict()))  # last: whoever resumes takes it for the end of these stages
 
 
 def finish(folder: Path) -> None:

@@ -20,15 +20,20 @@ class TextReward:
     """Scores generated page texts: `reward_funcs=[TextReward(reward, catalog, contexts)]`.
 
     The data set needs a column `context`: the index of each prompt's context in `contexts`. A completion whose lines are not all titles of
-    the catalog is no page and gets None, which TRL takes as "does not apply"; items that share a title count as the first of them.
+    items that may be shown is no page and gets None, which TRL takes as "does not apply". Items that share a title count as the first.
     """
 
-    def __init__(self, reward: PageReward, catalog: Catalog, contexts: Contexts, name: str = "pagellm_reward") -> None:
+    def __init__(
+        self, reward: PageReward, catalog: Catalog, contexts: Contexts, columns: int | None = None, name: str = "pagellm_reward"
+    ) -> None:
+        """`columns` of the page's rows; None reads a completion as one row."""
         self.__name__ = name  # trainers log under it
         self._reward, self._contexts = reward, contexts
         self._places: dict[str, int] = {}
+        self._columns, shown = columns, catalog.shown
         for place, title in enumerate(catalog.titles):
-            self._places.setdefault(title, place)
+            if shown[place]:
+                self._places.setdefault(title, place)
 
     def __call__(
         self, prompts: Sequence[Any], completions: Sequence[Any], context: Sequence[int], **columns: Any
@@ -42,9 +47,10 @@ class TextReward:
         items = np.full((len(real), max(len(pages[p]) for p in real)), NO_ITEM, np.int32)
         for at, p in enumerate(real):
             items[at, : len(pages[p])] = pages[p]
-        col = np.tile(np.arange(items.shape[1], dtype=np.int16), (len(real), 1))
+        order = np.tile(np.arange(items.shape[1], dtype=np.int16), (len(real), 1))
+        row, col = np.divmod(order, self._columns or items.shape[1])
         place = np.array([int(context[p]) for p in real], np.int64)
-        scores = self._reward(PageBatch(self._contexts, place, items, np.zeros_like(col), col))
+        scores = self._reward(PageBatch(self._contexts, place, items, row, col))
         for p, score in zip(real, scores if scores.ndim == 1 else scores.sum(1), strict=True):
             out[p] = float(score)
         return out

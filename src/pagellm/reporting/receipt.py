@@ -72,7 +72,7 @@ def receipt_view(
     if swap is not None:
         a, b, gain = swap
         one, other = (f"{_words(places[s])} (“{cut(plain(titles[s]), _TITLE)}”)" for s in (a, b))
-        better = f"Exchanging {one} and {other} would gain {gain:.2f}."
+        better = f"Exchanging {one} and {other} would gain {gain:.2f}, if the rules allow it."
         lines.append(better if gain > 0 else "No exchange of two slots would make it better.")
     lines.append(f"How sure: the models that scored it differ by {disagreement:.2f}.")
     return ReceiptView(tuple(WORDS.values()), slots, constant, total, tuple(lines))

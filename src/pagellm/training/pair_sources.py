@@ -48,14 +48,20 @@ class PairSource:
     candidates: Candidates
     begin: int  # unix seconds, inclusive
     end: int  # exclusive
+    allowed: Bool  # [item] what may be put onto a page
     users: Bool | None = None  # [user] whose feedback counts; everybody's where None
     flat: bool = False  # pages that are put together are drawn evenly from the pool, not as the policy would
 
 
 def policy_candidates(run: Run, known: Bool | None = None) -> Candidates:
     """What the run's policy considers among the `known` [item] ones, and what it thinks of it."""
-    allowed = run.catalog.shown if known is None else run.catalog.shown & known
+    allowed = run.catalog.shown if known is None else known
     return lambda contexts: candidate_logits(run, contexts, allowed)
+
+
+def known_before(log: Interactions, catalog: Catalog, begin: int) -> Bool:
+    """[item] what may be shown and was taken by somebody before a time."""
+    return np.asarray(catalog.shown & (np.bincount(log.item[log.time < begin], minlength=len(catalog)) > 0))
 
 
 def channel_candidates(evidence: Evidence, catalog: Catalog, config: RunConfig) -> Candidates:
@@ -93,7 +99,7 @@ def situations(source: PairSource, slots: int, seed: int) -> Found:
     """
     shown = source.impressions
     if shown is not None:
-        before = _before(shown, source.end)
+        before = _before(shown, source.end, source.users)
         examination = estimate_examination(before)
         pages = _engaged_pages(shown, source.begin, source.end, source.users)
         owner = np.repeat(shown.user, np.diff(shown.offsets))
@@ -122,10 +128,8 @@ def mine_source(
     source: PairSource, catalog: Catalog, likeness: Likeness, config: PairConfig, seed: int, repeats: bool
 ) -> tuple[Pairs, MiningReport, Found]:
     """All pairs of a source, with what was found of who looks where. Raises DataError where no pair can be made."""
-    found, shown = situations(source, config.slots, seed), catalog.shown
-    kept = shown[found.engaged.item]  # no hidden item stands in for another
-    engaged = Engaged(found.engaged.user[kept], found.engaged.item[kept], found.engaged.time[kept])
-    near = likeness.near(config.near, shown)
+    found = situations(source, config.slots, seed)
+    engaged, near = found.engaged.among(source.allowed), likeness.near(config.near, source.allowed)
     exposure = None if found.exposure is None else np.pad(found.exposure, (0, len(catalog) - len(found.exposure)))
     pairs, report = mine(found.chunks, engaged, likeness, near, config, seed, found.words, repeats, exposure)
     if not len(pairs):
@@ -157,9 +161,9 @@ def exposure_of(shown: Impressions, examination: Examination) -> F32:
     return np.bincount(shown.item, seen).astype(np.float32)
 
 
-def _before(shown: Impressions, end: int) -> Impressions:
-    """The pages before a time, so that nothing after the window weighs in it."""
-    pages = shown.time < end
+def _before(shown: Impressions, end: int, users: Bool | None) -> Impressions:
+    """The pages of these users before a time, so that nothing after the window or of anybody else weighs in it."""
+    pages = (shown.time < end) & _by(users, shown.user)
     if pages.all():
         return shown
     sizes = np.diff(shown.offsets)

@@ -59,7 +59,7 @@ def pair_table(pairs: Pairs, log: Interactions, reader: PageReader, look: Look) 
         [where[:, None], both, np.concatenate([pairs.row, pairs.row]) * 1_000 + np.concatenate([pairs.col, pairs.col])], 1
     )
     _, first, inverse = np.unique(key, axis=0, return_index=True, return_inverse=True)
-    table = reader.read(contexts, where[first], both[first], np.concatenate([seen, seen])[first])
+    table = reader.read(contexts, where[first], both[first], np.concatenate([seen, seen])[first], logged=True)
     chosen, rejected = np.split(inverse.ravel(), 2)
     better, worse = _exchanged(pairs, table, chosen)
     moved = pairs.chosen != pairs.rejected
@@ -168,18 +168,31 @@ class Engagement:
 
     rows: F32  # [row, feature] of `PageReader.features`
     engaged: np.ndarray  # [row] bool
+    seen: F32  # [row] chance that the user saw it, given what was done with it: what the row weighs
 
 
-def calibrate(net: RewardNet, engagement: Engagement) -> None:
-    """Fits slope and intercept of each head that values items, by logistic regression on its log-odds (Platt 1999)."""
+def calibrate(net: RewardNet, engagement: Engagement) -> list[str]:
+    """Fits slope and intercept of each head that values items, by weighted logistic regression on its log-odds (Platt 1999).
+
+    Returns the heads whose log-odds do not rise with engagement here; such a head gets slope 0 and says the mean of every item.
+    """
     from sklearn.linear_model import LogisticRegression
 
+    flat, engaged, seen = [], engagement.engaged, engagement.seen.astype(np.float64)
+    mean = (float(seen[engaged].sum()) + 0.5) / (float(seen.sum()) + 1)
     with torch.no_grad():
         for place, name in enumerate(VALUED):
             vectors = (net.item_vectors(some) for some in torch.from_numpy(engagement.rows).split(50_000))
             odds = torch.cat([net.log_odds(name, some).mean(-1) for some in vectors]).double().numpy()
-            fit = LogisticRegression(C=1e6, max_iter=200).fit(odds[:, None], engagement.engaged)
-            net.slope[place], net.intercept[place] = float(fit.coef_[0, 0]), float(fit.intercept_[0])
+            slope, intercept = 0.0, float(np.log(mean / (1 - mean)))
+            if 0 < engaged.sum() < len(engaged):
+                fit = LogisticRegression(C=1e6, max_iter=200).fit(odds[:, None], engaged, seen)
+                if fit.coef_[0, 0] > 0:
+                    slope, intercept = float(fit.coef_[0, 0]), float(fit.intercept_[0])
+            if not slope:
+                flat.append(name)
+            net.slope[place], net.intercept[place] = slope, intercept
+    return flat
 
 
 @torch.no_grad()

@@ -9,25 +9,29 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
+from pathlib import Path
 
 import numpy as np
 import torch
 
+from pagellm.config import RunConfig
 from pagellm.data.cohorts import held_out_users
 from pagellm.data.contexts import contexts_between
 from pagellm.data.likeness import likeness_of
+from pagellm.data.log import Log
 from pagellm.data.look import Look
 from pagellm.data.preferences.mining import MiningReport
-from pagellm.data.preferences.pairs import write_pairs
+from pagellm.data.preferences.pairs import Pairs, write_pairs
 from pagellm.data.preferences.situations import logged_contexts
+from pagellm.data.splits import Split
 from pagellm.errors import DataError
 from pagellm.models.multi_grained import RewardModel, Whitening
 from pagellm.models.page_inputs import PageReader
 from pagellm.models.reward import RewardNet
 from pagellm.models.reward_files import RewardFacts, write_rewards
-from pagellm.models.run import METRICS, PAIRS, Run, make_schedule
+from pagellm.models.run import METRICS, PAIRS, REWARD, REWARD_FACTS, Run, make_schedule
 from pagellm.models.storage import write_bytes
-from pagellm.training.pair_sources import Candidates, Found, PairSource, mine_source, policy_candidates
+from pagellm.training.pair_sources import Candidates, Found, PairSource, known_before, mine_source, policy_candidates
 from pagellm.training.reward_modeling import Engagement, calibrate, fit_rewards, measure_spread, pair_table
 from pagellm.training.sft import Step
 from pagellm.types import I32, NO_ITEM, Bool, Contexts
@@ -35,16 +39,11 @@ from pagellm.types import I32, NO_ITEM, Bool, Contexts
 _FEWEST_USERS = 10  # with fewer, pairs tell who they are of
 _LIKELY = 5  # times the slots of a page: as many of the policy's favorites are looked at in calibration
 
-SEEN = 0.5
-"""Least chance of having been seen with which a slot of a logged page counts in calibration."""
-
 
 def learn_rewards(run: Run, tell: Callable[[str], None]) -> Iterator[Step]:
     """Mines pairs from the run's reward window, fits both rewards, calibrates them and saves all of it."""
     config = run.config
     source = reward_source(run)
-    for line in _check_feedback(run, source):
-        tell(line)
     likeness = likeness_of(run.catalog, run.content, config.pairs.alike)
     pairs, report, found = mine_source(source, run.catalog, likeness, config.pairs, config.seed, config.split.repeats)
     _check(report)
@@ -53,7 +52,7 @@ def learn_rewards(run: Run, tell: Callable[[str], None]) -> Iterator[Step]:
     write_pairs(run.folder / PAIRS, pairs, run.catalog, run.split.log.user_ids, page_ids, {"data": str(run.facts["fingerprint"])})
     look = Look.learned(found.examination)
     reader = PageReader(run.net, run.evidence, likeness, run.catalog.shown, config.model.max_history)
-    table = pair_table(pairs, run.split.log, reader, look)
+    table = pair_table(_drawn(pairs, config.reward.pairs, config.seed), run.split.log, reader, look)
     torch.manual_seed(config.seed)
     net = RewardNet(config.reward, config.split.repeats)
     metrics = run.folder / METRICS
@@ -63,24 +62,43 @@ def learn_rewards(run: Run, tell: Callable[[str], None]) -> Iterator[Step]:
             file.write((json.dumps(asdict(step)) + "\n").encode())
             yield step
     net.eval()
-    calibrate(net, engagement_of(run, source, found, reader))
-    pages = np.unique(table.chosen)
+    for name in calibrate(net, engagement_of(run, source, found, reader)):
+        tell(
+            f"The {name} head tells engaged items from others no better than chance (too little feedback): it says one chance of all"
+        )
     measure_spread(net, table)
     model = RewardModel(net, reader, look, config.reward)
     page, item = Whitening(), Whitening()
-    for some in np.array_split(pages, max(1, len(pages) // 2_000)):
-        scores = model.of_inputs(table.pages.inputs(some))
-        page.update(scores.page_total.mean(1))
-        item.update(scores.item.mean(2).sum(1))
+    order = np.argsort(table.pages.place, kind="stable")
+    for some in np.split(
+        order, np.searchsorted(table.pages.place[order], np.arange(0, int(table.pages.place.max()) + 500, 500))[1:]
+    ):
+        if len(some):  # all pages of some contexts
+            scores = model.of_inputs(table.pages.inputs(some))
+            page.update(scores.page_total.mean(1), table.pages.place[some])
+            item.update(scores.item.mean(2).sum(1), table.pages.place[some])
     facts = RewardFacts(
         look,
         report.families,
         report.effective,
         report.examination,
-        (page.count, page.mean, page.squares),
-        (item.count, item.mean, item.squares),
+        (page.count, page.mean, page.squares, page.freedom),
+        (item.count, item.mean, item.squares, item.freedom),
     )
     write_rewards(run.folder, net, facts)
+
+
+def _drawn(pairs: Pairs, most: int, seed: int) -> Pairs:
+    """At most so many of the pairs, in their order."""
+    if len(pairs) <= most:
+        return pairs
+    return pairs.take(np.sort(np.random.default_rng((seed, 3)).permutation(len(pairs))[:most]))
+
+
+def drop_rewards(folder: Path) -> None:
+    """Removes what an attempt that failed has left, so that the run is again one of its policy alone."""
+    for name in (PAIRS, REWARD_FACTS, REWARD):
+        (folder / name).unlink(missing_ok=True)
 
 
 def _before_rewards(metrics: bytes) -> bytes:
@@ -94,10 +112,16 @@ def reward_source(run: Run) -> PairSource:
 
     Raises RunError through `make_schedule` where the run leaves no such window.
     """
-    schedule = make_schedule(run.split, run.config)
-    assert schedule.rewards is not None
+    begin, end = _window(run.split, run.config)
     users = ~held_out_users(run.split.log.user_ids, run.config.split.held_out)
-    return PairSource(run.split.log, run.impressions, policy_candidates(run), *schedule.rewards, users)
+    known = known_before(run.split.log, run.catalog, begin)
+    return PairSource(run.split.log, run.impressions, policy_candidates(run, known), begin, end, known, users)
+
+
+def _window(split: Split, config: RunConfig) -> tuple[int, int]:
+    rewards = make_schedule(split, config).rewards
+    assert rewards is not None, "the pipeline asks for rewards only where split.reward_at is set"
+    return rewards
 
 
 def engagement_of(run: Run, source: PairSource, found: Found, reader: PageReader) -> Engagement:
@@ -109,10 +133,9 @@ def engagement_of(run: Run, source: PairSource, found: Found, reader: PageReader
         contexts = contexts_between(log, source.begin, source.end)
         contexts = contexts.take(contexts.warm & _users(source, contexts.user))
         contexts = contexts.take(np.sort(rng.permutation(len(contexts))[:most]))
-        known = np.bincount(log.item[log.time < source.begin], minlength=len(run.catalog)) > 0
-        pool = _favorites(policy_candidates(run, known), contexts, _LIKELY * run.config.pairs.slots)
+        pool = _favorites(source.candidates, contexts, _LIKELY * run.config.pairs.slots)
         engaged = np.stack([np.isin(row, contexts.target(c)) for c, row in enumerate(pool)])
-        seen = pool != NO_ITEM
+        seen = (pool != NO_ITEM).astype(np.float32)
     else:
         inside = (shown.time >= source.begin) & (shown.time < source.end) & _users(source, shown.user)
         pages = np.sort(rng.permutation(np.flatnonzero(inside))[: 4 * most])
@@ -121,15 +144,15 @@ def engagement_of(run: Run, source: PairSource, found: Found, reader: PageReader
         slot = np.where(filled, shown.offsets[pages][:, None] + np.arange(filled.shape[1]), 0)
         engaged = (shown.clicked | shown.carted | shown.purchased)[slot] & filled
         look = Look.learned(found.examination).of(np.where(filled, shown.item[slot], NO_ITEM), shown.row[slot], shown.col[slot])
-        known = np.where(shown.viewed[slot] >= 0, shown.viewed[slot] == 1, look >= SEEN)
-        seen = filled & (known | engaged) & run.catalog.shown[shown.item[slot]]
-        pool = np.where(seen, shown.item[slot], NO_ITEM).astype(np.int32)
+        known = np.where(shown.viewed[slot] >= 0, shown.viewed[slot] == 1, look)
+        seen = np.where(engaged, 1, known) * (filled & run.catalog.shown[shown.item[slot]])
+        pool = np.where(seen > 0, shown.item[slot], NO_ITEM).astype(np.int32)
         contexts = logged_contexts(shown, log, pages)
     rows = [
-        reader.features(contexts.take(some), pool[some])[seen[some]]
+        reader.features(contexts.take(some), pool[some])[seen[some] > 0]
         for some in np.array_split(np.arange(len(contexts)), max(1, len(contexts) // 256))
     ]
-    return Engagement(np.concatenate(rows), engaged[seen])
+    return Engagement(np.concatenate(rows), engaged[seen > 0], seen[seen > 0].astype(np.float32))
 
 
 def _favorites(candidates: Candidates, contexts: Contexts, most: int) -> I32:
@@ -149,16 +172,23 @@ def _users(source: PairSource, user: np.ndarray) -> Bool:
     return np.ones(len(user), bool) if source.users is None else source.users[user]
 
 
-def _check_feedback(run: Run, source: PairSource) -> Iterator[str]:
-    """Yields what people should know of feedback that says little. Raises DataError where nothing can be learned from it."""
-    log, shown = run.split.log, run.impressions
-    inside = (log.time >= source.begin) & (log.time < source.end)
-    users = len(np.unique(log.user[inside & _users(source, log.user)]))
+def check_feedback(log: Log, split: Split, config: RunConfig) -> Iterator[str]:
+    """Yields what people should know of feedback that says little, before anything is trained.
+
+    Raises DataError where rewards cannot be learned from it.
+    """
+    begin, end = _window(split, config)
+    events = split.log
+    inside = (events.time >= begin) & (events.time < end)
+    held = held_out_users(events.user_ids, config.split.held_out)
+    every = np.unique(events.user[inside])
+    users = int((~held[every]).sum())
     if users < _FEWEST_USERS:
         raise DataError(
-            f"The reward window holds feedback of {users} users (column user_id; {len(np.unique(log.user[inside]))} with those held out), "
+            f"The reward window holds feedback of {users} users (column user_id; {len(every)} with those held out), "
             f"and rewards need at least {_FEWEST_USERS}. Bring a longer log, or widen the window: a smaller split.reward_at."
         )
+    shown = log.impressions
     if shown is not None and not (shown.carted | shown.purchased).any():
         yield (
             f"All {int(shown.clicked.sum()):,} engagements of the pages are clicks (column event of the events file), so pairs cannot tell "

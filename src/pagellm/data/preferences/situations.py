@@ -15,7 +15,7 @@ from pagellm.data.contexts import contexts_at
 from pagellm.data.counters import GOLDEN, chance, mix
 from pagellm.data.evidence import NAMES, Evidence
 from pagellm.data.examination import Examination
-from pagellm.types import F32, I8, I16, I32, I64, NO_ITEM, Contexts, Event, Impressions, Interactions
+from pagellm.types import F32, I8, I16, I32, I64, NO_ITEM, Bool, Contexts, Event, Impressions, Interactions
 
 GAINS: Mapping[Event, float] = {
     Event.VIEW_ITEM: 0.5,
@@ -64,6 +64,11 @@ class Engaged:
     user: I32  # [engagement]
     item: I32  # [engagement]
     time: I64  # [engagement] unix seconds; a context draws from older ones
+
+    def among(self, allowed: Bool) -> Engaged:
+        """Engagements with these items [item] alone: what may not be put onto a page stands in for nothing."""
+        kept = allowed[self.item]
+        return Engaged(self.user[kept], self.item[kept], self.time[kept])
 
 
 def from_baskets(contexts: Contexts, pool: I32, logits: F32, slots: int, seed: int, flat: bool = False) -> Situations:
