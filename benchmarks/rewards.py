@@ -69,7 +69,7 @@ def measure(name: str, data: Path, world: Any, args: argparse.Namespace) -> dict
     """Trains what is missing and pools the seeds."""
     from pagellm.evaluation.reward_checks import pair_accuracy, pool_cases
     from pagellm.pipeline import finished, stage_config, train_run
-    from pagellm.rewarding import check_rewards
+    from pagellm.rewarding.check import check_rewards
 
     checks, took, truths = [], [], []
     for seed in range(args.seeds):
@@ -109,7 +109,7 @@ def truth_of(run_folder: Path, world: Any, seed: int) -> dict[str, Any]:
     from pagellm.data.preferences.situations import keys_of
     from pagellm.models.reward_files import load_rewards
     from pagellm.models.run import load_run
-    from pagellm.rewarding import Judge, judged_source
+    from pagellm.rewarding.judge import Judge, judged_source
     from pagellm.training.pair_sources import situations
 
     run = load_run(run_folder)

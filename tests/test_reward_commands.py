@@ -62,9 +62,9 @@ def test_check_prints_laws_and_accuracies_and_writes_them(
 
 
 def test_a_broken_law_exits_4(rewarded: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    from pagellm import rewarding
+    from pagellm.rewarding import laws
 
-    monkeypatch.setitem(rewarding._LAWS, "engaged_up_raises", ("moving an engaged item up raises the item reward", 1.01))
+    monkeypatch.setitem(laws.LAWS, "engaged_up_raises", ("moving an engaged item up raises the item reward", 1.01))
     assert run(["rewards", "check", str(rewarded), "--on", "test"]) == 4
     assert "Broken: engaged_up_raises" in capsys.readouterr().out
 

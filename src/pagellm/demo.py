@@ -22,7 +22,7 @@ from pagellm.models.run import METRICS, Run, load_run
 from pagellm.pipeline import evaluate_run, stage_config, train_run
 from pagellm.reporting.preview import page_html
 from pagellm.reporting.report import RunReport, report_html
-from pagellm.rewarding import RewardCheck, check_rewards
+from pagellm.rewarding.check import RewardCheck, check_rewards
 from pagellm.simulation.disk import write_world
 from pagellm.simulation.page_policies import LoggedBy
 from pagellm.simulation.shop_log import simulate_log

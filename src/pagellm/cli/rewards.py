@@ -1,4 +1,4 @@
-"""`pagellm rewards`: whether a run's rewards know what a good page is. Reads options, prints tables; `pagellm.rewarding` does the work."""
+"""`pagellm rewards`: whether a run's rewards know what a good page is. Reads options, prints tables."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def check(run: RunFolder, on: Window = "choices", as_json: Json = None, seed: Se
     """
     from rich.console import Console
 
-    from pagellm.rewarding import check_rewards
+    from pagellm.rewarding.check import check_rewards
 
     found = check_rewards(run, on, seed, tell=lambda line: typer.echo(line, err=True))
     console = Console(markup=False, highlight=False)

@@ -1,0 +1,78 @@
+"""All figures on the rewards of a run: laws, accuracy, calibration, and their JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pagellm.data.preferences.pairs import Family
+from pagellm.evaluation.reward_checks import Calibration, Cases, Law, PairAccuracy, pair_accuracy, pool_cases
+from pagellm.models.reward_files import RewardFacts, load_rewards
+from pagellm.models.run import load_run
+from pagellm.pipeline import set_threads
+from pagellm.rewarding.judge import judge_of
+from pagellm.rewarding.laws import laws_of
+
+
+@dataclass(frozen=True)
+class RewardCheck:
+    """All figures on one window."""
+
+    run: str
+    window: str
+    laws: list[Law]
+    trained: list[PairAccuracy]  # kinds of pairs that the rewards learned from
+    unseen: list[PairAccuracy]  # kinds that they never saw
+    calibration: Calibration
+    facts: RewardFacts
+    cases: list[Cases]  # of `trained`, for whoever pools seeds
+    unseen_cases: list[Cases]
+
+    @property
+    def broken(self) -> list[Law]:
+        """Laws that do not hold."""
+        return [law for law in self.laws if not law.holds]
+
+    def as_json(self) -> dict[str, Any]:
+        """The form of `pagellm rewards check --json`."""
+        accuracy = {name: self._family_json(name) for name in (family.name.lower() for family in Family)}
+        return {
+            "run": self.run,
+            "window": self.window,
+            "laws": {law.name: law.as_json() for law in self.laws},
+            "pair_accuracy": accuracy,
+            "calibration": self.calibration.as_json(),
+        }
+
+    def _family_json(self, family: str) -> dict[str, Any]:
+        """Rates over all kinds of pairs of a family, each with those of its kinds.
+
+        By the family's own score on pairs like those that it learned from, by the whole reward on unseen defects, and by the policy's
+        log-probability alone on both.
+        """
+        known, new = ([c for c in cases if c.family == family] for cases in (self.cases, self.unseen_cases))
+        out: dict[str, Any] = {}
+        for column, cases, score in (
+            ("held_out_users", known, "reward"),
+            ("unseen_operators", new, "whole"),
+            ("reference_logprob_probe", known, "probe"),
+            ("reference_logprob_probe_unseen", new, "probe"),
+        ):
+            if cases:
+                kinds = {c.kind: getattr(pair_accuracy(c), score).as_json() for c in cases}
+                out[column] = getattr(pair_accuracy(pool_cases(cases)), score).as_json() | {"kinds": kinds}
+        return out
+
+
+def check_rewards(folder: Path, window: str = "choices", seed: int = 0, tell: Callable[[str], None] = print) -> RewardCheck:
+    """Judges the rewards of a run. Raises RunError where it has none, UsageError for an unknown window, DataError for an empty one."""
+    run = load_run(folder)
+    set_threads(run.config)
+    reward, facts = load_rewards(run)
+    judge = judge_of(run, reward, window, seed)
+    tell(f"Judging on {sum(len(s) for s in judge.chunks):,} pages of held-out users with feedback, {window}")
+    trained, unseen = judge.trained(), judge.unseen()
+    known, new = ([pair_accuracy(cases, seed) for cases in kinds] for kinds in (trained, unseen))
+    return RewardCheck(folder.name, window, laws_of(judge, unseen), known, new, judge.calibration(), facts, trained, unseen)

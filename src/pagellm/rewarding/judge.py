@@ -1,0 +1,171 @@
+"""Who judges rewards, and on what: pairs and pages of held-out users, scored by both rewards and by the reference policy.
+
+Every page is of a held-out user and later than what policy and rewards learned from. Candidates and what stands in for others were known
+before the window; pages of the log and histories are as they were. Pages that are put together are drawn evenly from the candidates here:
+beside items that the policy itself draws, an engaged item is no likelier to be wanted than they are, so nobody could tell them apart for
+the right reason.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from pagellm.data.cohorts import held_out_users
+from pagellm.data.contexts import ALWAYS, contexts_at, contexts_between
+from pagellm.data.preferences.held_out import Shelf, held_out_pairs
+from pagellm.data.preferences.mining import mine
+from pagellm.data.preferences.pairs import Family, HeldOut, Operator, Pairs, join_pairs
+from pagellm.data.preferences.situations import Engaged, Situations, keys_of
+from pagellm.errors import DataError, UsageError
+from pagellm.evaluation.reward_checks import Calibration, Cases, calibration
+from pagellm.models.multi_grained import MultiGrainedReward
+from pagellm.models.run import Run
+from pagellm.training.pair_sources import PairSource, known_before, policy_candidates, situations
+from pagellm.types import F32, F64, I32, NO_ITEM, PageBatch
+
+WINDOWS = ("choices", "test")
+"""Windows of time that rewards may be judged on: what choices are made on, or what figures come from, once."""
+
+_NEVER = -30.0  # logit of what is not among the policy's candidates
+
+
+def judged_source(run: Run, window: str) -> PairSource:
+    """Feedback of held-out users in a window, candidates that were known before it."""
+    cuts = int(str(run.split.card["valid_cut"])), int(str(run.split.card["test_cut"]))
+    begin, end = (cuts[0], cuts[1]) if window == "choices" else (cuts[1], ALWAYS)
+    log = run.split.log
+    known = known_before(log, run.catalog, begin)
+    users = held_out_users(log.user_ids, run.config.split.held_out)
+    return PairSource(log, run.impressions, policy_candidates(run, known), begin, end, known, users, flat=True)
+
+
+@dataclass(frozen=True)
+class Judge:
+    """What is judged and with what."""
+
+    run: Run
+    reward: MultiGrainedReward
+    source: PairSource
+    chunks: list[Situations]
+    engaged: Engaged
+    seed: int
+
+    def trained(self) -> list[Cases]:
+        """Kinds of pairs that the rewards learned from."""
+        likeness, config = self.reward.model.reader.likeness, self.run.config
+        near = likeness.near(config.pairs.near, self.source.allowed)
+        pairs, _ = mine(self.chunks, self.engaged, likeness, near, config.pairs, self.seed, repeats=config.split.repeats)
+        return self._cases(pairs, list(Operator))
+
+    def unseen(self) -> list[Cases]:
+        """Held-out defects."""
+        log = self.source.log
+        shelf = Shelf.of(self.reward.model.reader.likeness, self.source.allowed, log.item[log.time < self.source.begin])
+        pairs = join_pairs([held_out_pairs(s, keys_of(s, self.seed), shelf) for s in self.chunks])
+        return self._cases(pairs, list(HeldOut))
+
+    def _cases(self, pairs: Pairs, kinds: list[Operator] | list[HeldOut]) -> list[Cases]:
+        out, scores = [], self._scores(pairs)
+        for kind in kinds:
+            some = np.flatnonzero(pairs.operator == kind)
+            if len(some):
+                family = Family(int(pairs.family[some[0]])).name.lower()
+                out.append(Cases(kind.name.lower(), family, pairs.user[some], *(column[some] for column in scores)))
+        return out
+
+    def _scores(self, pairs: Pairs) -> tuple[F64, F64, F64]:
+        """(score by the pair's own family, by the whole reward, by the reference policy), [pair, 2] each: chosen and rejected."""
+        unique, place = np.unique(np.stack([pairs.user.astype(np.int64), pairs.time], 1), axis=0, return_inverse=True)
+        contexts = contexts_at(self.source.log, unique[:, 0].astype(np.int32), unique[:, 1])
+        columns: list[list[F64]] = [[], [], []]
+        swap = pairs.family == Family.SWAP
+        logits = self._logits()
+        for items in (pairs.chosen, pairs.rejected):
+            batch = PageBatch(contexts, place.ravel().astype(np.int64), items, pairs.row, pairs.col)
+            scores = self.reward.model.scores(batch, logged=True)
+            families = scores.page.mean(3, dtype=np.float64).sum(1)  # [page, family]
+            item = scores.item.mean(2, dtype=np.float64).sum(1)
+            own = np.where(swap, item, families[np.arange(len(items)), np.minimum(pairs.family, 3)])
+            columns[0].append(own)
+            columns[1].append(np.where(swap, item, families.sum(1)))
+            who = zip(pairs.user, pairs.time, pairs.page, items, strict=True)
+            columns[2].append(np.array([_log_prob(logits[int(u), int(t), int(p)], page) for u, t, p, page in who]))
+        own, whole, probe = (np.stack(c, 1) for c in columns)
+        return own, whole, probe
+
+    def _logits(self) -> dict[tuple[int, int, int], tuple[I32, F32]]:
+        """Candidates and logits of each situation, by user, time and page."""
+        return {
+            (int(u), int(t), int(p)): (pool, logits)
+            for s in self.chunks
+            for u, t, p, pool, logits in zip(s.contexts.user, s.contexts.time, s.page, s.pool, s.logits, strict=True)
+        }
+
+    def calibration(self) -> Calibration:
+        """Predicted item reward of pages against what held-out users did with them: logged pages, else the policy's own best page."""
+        shown, log = self.run.impressions, self.source.log
+        rng = np.random.default_rng((self.seed, 10))
+        most = 4 * self.run.config.reward.contexts
+        if shown is not None:
+            assert self.source.users is not None
+            inside = (shown.time >= self.source.begin) & (shown.time < self.source.end) & self.source.users[shown.user]
+            pages = np.sort(rng.permutation(np.flatnonzero(inside))[:most])
+            width = int(np.diff(shown.offsets)[pages].max(initial=1))
+            filled = np.arange(width) < np.diff(shown.offsets)[pages][:, None]
+            slot = np.where(filled, shown.offsets[pages][:, None] + np.arange(width), 0)
+            items = np.where(filled & self.run.catalog.shown[shown.item[slot]], shown.item[slot], NO_ITEM).astype(np.int32)
+            contexts = contexts_at(log, shown.user[pages], shown.time[pages])
+            batch = PageBatch(contexts, np.arange(len(pages)), items, shown.row[slot], shown.col[slot])
+            happened = ((shown.clicked | shown.carted | shown.purchased)[slot] & (items != NO_ITEM)).sum(1).astype(np.float64)
+        else:
+            contexts = contexts_between(log, self.source.begin, self.source.end)
+            assert self.source.users is not None
+            contexts = contexts.take(contexts.warm & self.source.users[contexts.user])
+            contexts = contexts.take(np.sort(rng.permutation(len(contexts))[:most]))
+            items = np.full((len(contexts), self.run.config.pairs.slots), NO_ITEM, np.int32)
+            for begin in range(0, len(contexts), 512):
+                some = contexts.take(np.arange(begin, min(begin + 512, len(contexts))))
+                pool, logits = self.source.candidates(some)
+                best = np.argsort(-logits, axis=1, kind="stable")[:, : items.shape[1]]
+                items[begin : begin + len(some), : best.shape[1]] = np.take_along_axis(pool, best, 1)
+            col = np.broadcast_to(np.arange(items.shape[1], dtype=np.int16), items.shape)
+            batch = PageBatch(contexts, np.arange(len(contexts)), items, np.zeros_like(col), col)
+            look = self.reward.model.look.of(items, batch.row, batch.col)
+            taken = np.stack([np.isin(page, contexts.target(c)) for c, page in enumerate(items)])
+            taken &= items != NO_ITEM
+            happened = (look * taken).sum(1, dtype=np.float64)
+        predicted = self.reward.model.scores(batch).item.mean(2, dtype=np.float64).sum(1)
+        return calibration(predicted, happened, self.seed)
+
+
+def judge_of(run: Run, reward: MultiGrainedReward, window: str, seed: int) -> Judge:
+    """The judge of a window. Raises UsageError for an unknown one, DataError where no held-out user engaged with anything in it."""
+    if window not in WINDOWS:
+        raise UsageError(f"The window must be one of {', '.join(WINDOWS)}. Got {window!r}.")
+    source = judged_source(run, window)
+    found = situations(source, run.config.pairs.slots, seed)
+    chunks = [s.take(np.flatnonzero((s.gain > 0).any(1))) for s in found.chunks]
+    chunks = [s for s in chunks if len(s)]
+    if not chunks:
+        raise DataError(
+            f"No page of a held-out user in the window {window!r} has feedback. Hold out more: --set split.held_out=0.3"
+        )
+    return Judge(run, reward, source, chunks, found.engaged.among(source.allowed), seed)
+
+
+def _log_prob(candidates: tuple[I32, F32], page: I32) -> float:
+    """Log-probability of a page under the reference policy: slot by slot, without what already stands on it (Plackett-Luce)."""
+    pool, logits = candidates
+    order = np.argsort(pool, kind="stable")
+    at = np.searchsorted(pool[order], page[page != NO_ITEM]).clip(0, len(pool) - 1)
+    match = pool[order][at] == page[page != NO_ITEM]
+    top = float(logits.max())
+    chosen = np.where(match, logits[order][at] - top, _NEVER).astype(np.float64)
+    items = page[page != NO_ITEM]
+    again = np.array([item in items[:s] for s, item in enumerate(items)], bool)
+    chosen[again] = _NEVER  # the policy writes no item twice
+    mass = np.where(again, 0.0, np.exp(chosen))
+    left = np.exp(logits.astype(np.float64) - top).sum() - np.concatenate([[0], np.cumsum(mass)[:-1]])
+    return float((chosen - np.log(np.maximum(left, 1e-12))).sum())
