@@ -44,9 +44,12 @@ def test_the_lead_over_the_probe_is_paired_and_seeds_pool_by_user() -> None:
 
 
 def test_a_law_holds_at_its_tolerance_or_where_nothing_can_be_counted() -> None:
-    half = rate(np.array([1.0, 0.0]), np.arange(2, dtype=np.int32))
-    assert Law("a", "", half, 0.5).holds
-    assert not Law("a", "", half, 0.51).holds
+    few = rate(np.array([1.0, 0.0]), np.arange(2, dtype=np.int32))
+    many = rate(np.tile([1.0, 0.0], 1_000), np.arange(2_000, dtype=np.int32))
+    assert Law("a", "", many, 0.5).holds
+    assert Law("a", "", few, 0.6).holds, "two cases say too little to break it"
+    assert not Law("a", "", many, 0.6).holds
+    assert not Law("a", "", few, 1.0).holds, "one exception breaks a law that has none"
     nothing = Law("a", "", rate(np.empty(0), np.empty(0, np.int32)), 1.0)
     assert nothing.holds
     assert nothing.as_json()["n"] == 0

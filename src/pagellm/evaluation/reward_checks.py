@@ -121,8 +121,11 @@ class Law:
 
     @property
     def holds(self) -> bool:
-        """Whether it does; a law that nothing could be counted for says nothing and holds."""
-        return self.rate.count == 0 or self.rate.value >= self.tolerance
+        """Whether it does. It is broken when the whole interval lies below the tolerance, so that a few unlucky cases break nothing; a law
+        without exceptions (tolerance 1) is broken by one. One that nothing could be counted for holds."""
+        if self.rate.count == 0:
+            return True
+        return self.rate.value >= self.tolerance or (self.tolerance < 1 and self.rate.high >= self.tolerance)
 
     def as_json(self) -> dict[str, object]:
         """rate, ci95, n, users, tolerance, holds."""
