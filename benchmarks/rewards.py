@@ -103,29 +103,18 @@ def measure(name: str, data: Path, world: Any, args: argparse.Namespace) -> dict
 
 def truth_of(run_folder: Path, world: Any, seed: int) -> dict[str, Any]:
     """What the world says: of pairs, and of fresh pages of several policies for held-out users."""
-    from pagellm.data.preferences.held_out import Shelf, held_out_pairs
-    from pagellm.data.preferences.mining import mine
-    from pagellm.data.preferences.pairs import HeldOut, Operator, join_pairs
-    from pagellm.data.preferences.situations import keys_of
+    from pagellm.data.preferences.pairs import HeldOut, Operator
     from pagellm.models.reward_files import load_rewards
     from pagellm.models.run import load_run
-    from pagellm.rewarding.judge import Judge, judged_source
-    from pagellm.training.pair_sources import situations
+    from pagellm.rewarding.judge import judge_of
 
     run = load_run(run_folder)
     reward, _ = load_rewards(run)
-    source = judged_source(run, "test")
-    found = situations(source, run.config.pairs.slots, seed)
-    chunks = [s.take(np.flatnonzero((s.gain > 0).any(1))) for s in found.chunks]
-    judge = Judge(run, reward, source, [s for s in chunks if len(s)], found.engaged.among(source.allowed), seed)
-    likeness = reward.model.reader.likeness
-    mined, _ = mine(judge.chunks, judge.engaged, likeness, likeness.near(8, source.allowed), run.config.pairs, seed)
-    log = source.log
-    shelf = Shelf.of(likeness, source.allowed, log.item[log.time < source.begin])
-    unseen = join_pairs([held_out_pairs(s, keys_of(s, seed), shelf) for s in judge.chunks])
+    judge = judge_of(run, reward, "test", seed)
+    source, log = judge.source, judge.source.log
     who = np.array([int(str(u)[1:]) for u in log.user_ids], np.int32)
     worse: dict[str, tuple[np.ndarray, np.ndarray]] = {}
-    for pairs, kinds in ((mined, Operator), (unseen, HeldOut)):
+    for pairs, kinds in ((judge.trained_pairs(), Operator), (judge.unseen_pairs(), HeldOut)):
         values = [world.expected(pages, who[pairs.user], pairs.time).clicks for pages in (pairs.chosen, pairs.rejected)]
         for kind in kinds:
             some = pairs.operator == kind

@@ -119,7 +119,7 @@ def mine_pairs(
         tell("These events are the test part of the default split: whoever learns from their pairs cannot be judged on it.")
     source = PairSource(shop.log, shop.impressions, shop.candidates, begin, end, shop.catalog.shown)
     likeness = likeness_of(shop.catalog, shop.content, config.alike)
-    pairs, report, _ = mine_source(source, shop.catalog, likeness, config, seed, shop.config.split.repeats)
+    pairs, report, _ = mine_source(source, likeness, config, seed, shop.config.split.repeats)
     page_ids = None if shop.impressions is None else shop.impressions.page_ids
     write_pairs(out, pairs, shop.catalog, shop.log.user_ids, page_ids, {"source": str(folder), "data": shop.fingerprint})
     return report

@@ -123,6 +123,17 @@ class Impressions:
     def __len__(self) -> int:
         return len(self.page_ids)
 
+    @property
+    def engaged(self) -> Bool:
+        """[slot] whether anything was done with it."""
+        return self.clicked | self.carted | self.purchased
+
+    def slots_of(self, pages: I64) -> tuple[I64, Bool]:
+        """(slot, whether there is one), [page, place] each: the slots of these pages in reading order, 0 beyond a page's end."""
+        sizes = np.diff(self.offsets)[pages]
+        inside = np.arange(max(int(sizes.max(initial=1)), 1)) < sizes[:, None]
+        return np.where(inside, self.offsets[pages][:, None] + np.arange(inside.shape[1]), 0), inside
+
 
 @dataclass(frozen=True, slots=True)
 class Context:

@@ -39,6 +39,11 @@ class Scores:
         """[page, member] the page reward."""
         return np.asarray(self.page.sum((1, 2)) + self.base, np.float32)
 
+    def cautious(self, caution: float) -> F64:
+        """[page] mean of the page reward over the ensemble, minus so many deviations."""
+        total = self.page_total.astype(np.float64)
+        return np.asarray(total.mean(1) - caution * total.std(1), np.float64)
+
 
 @dataclass(frozen=True)
 class RewardModel:
@@ -75,8 +80,7 @@ class LearnedPageReward:
 
     def __call__(self, pages: PageBatch) -> F32:
         """Shape [page]."""
-        total = self.model.scores(pages).page_total
-        return np.asarray(total.mean(1) - self.caution * total.std(1), np.float32)
+        return self.model.scores(pages).cautious(self.caution).astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -147,7 +151,7 @@ class MultiGrainedReward:
         With `learn` these pages count in the whitening first; `logged` as in `RewardModel.scores`.
         """
         scores = self.model.scores(pages, logged)
-        page, item = self._pessimistic(scores), scores.item.mean(2, dtype=np.float64)
+        page, item = scores.cautious(self.caution), scores.item.mean(2, dtype=np.float64)
         if learn:
             self.page.update(page, pages.place)
             self.item.update(item.sum(1), pages.place)
@@ -159,14 +163,10 @@ class MultiGrainedReward:
         out[np.arange(len(out)), last] += self.alpha * (page - self.page.mean) / self.page.spread
         return out.astype(np.float32)
 
-    def _pessimistic(self, scores: Scores) -> F64:
-        total = scores.page_total.astype(np.float64)
-        return np.asarray(total.mean(1) - self.caution * total.std(1), np.float64)
-
-    def _totals(self, scores: Scores) -> F64:
-        """[page] rewards."""
+    def totals(self, scores: Scores) -> F64:
+        """[page] the rewards of pages that are already scored: the sum of `__call__` over their slots."""
         item = (scores.item.mean(2, dtype=np.float64).sum(1) - self.item.mean) / self.item.spread
-        page = (self._pessimistic(scores) - self.page.mean) / self.page.spread
+        page = (scores.cautious(self.caution) - self.page.mean) / self.page.spread
         return np.asarray((1 - self.alpha) * item + self.alpha * page, np.float64)
 
     def explain(self, pages: PageBatch) -> list[Receipt]:
@@ -184,7 +184,7 @@ class MultiGrainedReward:
         item = (1 - self.alpha) * scores.item[0].mean(1, dtype=np.float64) / self.item.spread  # [slot]
         parts = self.alpha * scores.page[0].mean(2, dtype=np.float64) / self.page.spread  # [slot, family]
         every = {name: parts[:, place] for place, name in enumerate(FAMILIES)} | {"item": item}
-        total = float(self._totals(scores)[0])
+        total = float(self.totals(scores)[0])
         gains = totals[len(filled) :] - total
         best = int(gains.argmax()) if len(gains) else -1
         members = scores.item[0].sum(0, dtype=np.float64) * (1 - self.alpha) / self.item.spread
@@ -213,7 +213,7 @@ class MultiGrainedReward:
                     items[row, pair] = items[row, pair[::-1]]
             where = (np.repeat(a, len(some), 0) for a in (page.row, page.col))
             totals.append(
-                self._totals(self.model.scores(PageBatch(page.contexts, np.repeat(page.place, len(some)), items, *where)))
+                self.totals(self.model.scores(PageBatch(page.contexts, np.repeat(page.place, len(some)), items, *where)))
             )
         return np.concatenate(totals)
 

@@ -52,17 +52,17 @@ class RewardCheck:
         By the family's own score on pairs like those that it learned from, by the whole reward on unseen defects, and by the policy's
         log-probability alone on both.
         """
-        known, new = ([c for c in cases if c.family == family] for cases in (self.cases, self.unseen_cases))
         out: dict[str, Any] = {}
-        for column, cases, score in (
-            ("held_out_users", known, "reward"),
-            ("unseen_operators", new, "whole"),
-            ("reference_logprob_probe", known, "probe"),
-            ("reference_logprob_probe_unseen", new, "probe"),
+        for kinds, cases, columns in (
+            (self.trained, self.cases, {"held_out_users": "reward", "reference_logprob_probe": "probe"}),
+            (self.unseen, self.unseen_cases, {"unseen_operators": "whole", "reference_logprob_probe_unseen": "probe"}),
         ):
-            if cases:
-                kinds = {c.kind: getattr(pair_accuracy(c), score).as_json() for c in cases}
-                out[column] = getattr(pair_accuracy(pool_cases(cases)), score).as_json() | {"kinds": kinds}
+            mine = [c for c in cases if c.family == family]
+            if mine:
+                pooled = pair_accuracy(pool_cases(mine))
+                for column, score in columns.items():
+                    parts = {kind.kind: getattr(kind, score).as_json() for kind in kinds if kind.family == family}
+                    out[column] = getattr(pooled, score).as_json() | {"kinds": parts}
         return out
 
 

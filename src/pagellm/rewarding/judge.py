@@ -13,16 +13,18 @@ from dataclasses import dataclass
 import numpy as np
 
 from pagellm.data.cohorts import held_out_users
-from pagellm.data.contexts import ALWAYS, contexts_at, contexts_between
+from pagellm.data.contexts import ALWAYS, contexts_between
 from pagellm.data.preferences.held_out import Shelf, held_out_pairs
 from pagellm.data.preferences.mining import mine
 from pagellm.data.preferences.pairs import Family, HeldOut, Operator, Pairs, join_pairs
-from pagellm.data.preferences.situations import Engaged, Situations, keys_of
+from pagellm.data.preferences.situations import Engaged, Situations, keys_of, logged_contexts
 from pagellm.errors import DataError, UsageError
 from pagellm.evaluation.reward_checks import Calibration, Cases, calibration
+from pagellm.models.composer import PolicyRanker
 from pagellm.models.multi_grained import MultiGrainedReward
 from pagellm.models.run import Run
 from pagellm.training.pair_sources import PairSource, known_before, policy_candidates, situations
+from pagellm.training.reward_modeling import pair_contexts
 from pagellm.types import F32, F64, I32, NO_ITEM, PageBatch
 
 WINDOWS = ("choices", "test")
@@ -54,17 +56,23 @@ class Judge:
 
     def trained(self) -> list[Cases]:
         """Kinds of pairs that the rewards learned from."""
-        likeness, config = self.reward.model.reader.likeness, self.run.config
-        near = likeness.near(config.pairs.near, self.source.allowed)
-        pairs, _ = mine(self.chunks, self.engaged, likeness, near, config.pairs, self.seed, repeats=config.split.repeats)
-        return self._cases(pairs, list(Operator))
+        return self._cases(self.trained_pairs(), list(Operator))
 
     def unseen(self) -> list[Cases]:
         """Held-out defects."""
+        return self._cases(self.unseen_pairs(), list(HeldOut))
+
+    def trained_pairs(self) -> Pairs:
+        """Pairs of the kinds that the rewards learned from."""
+        likeness, config = self.reward.model.reader.likeness, self.run.config
+        near = likeness.near(config.pairs.near, self.source.allowed)
+        return mine(self.chunks, self.engaged, likeness, near, config.pairs, self.seed, repeats=config.split.repeats)[0]
+
+    def unseen_pairs(self) -> Pairs:
+        """Pairs of held-out defects."""
         log = self.source.log
         shelf = Shelf.of(self.reward.model.reader.likeness, self.source.allowed, log.item[log.time < self.source.begin])
-        pairs = join_pairs([held_out_pairs(s, keys_of(s, self.seed), shelf) for s in self.chunks])
-        return self._cases(pairs, list(HeldOut))
+        return join_pairs([held_out_pairs(s, keys_of(s, self.seed), shelf) for s in self.chunks])
 
     def _cases(self, pairs: Pairs, kinds: list[Operator] | list[HeldOut]) -> list[Cases]:
         out, scores = [], self._scores(pairs)
@@ -77,13 +85,12 @@ class Judge:
 
     def _scores(self, pairs: Pairs) -> tuple[F64, F64, F64]:
         """(score by the pair's own family, by the whole reward, by the reference policy), [pair, 2] each: chosen and rejected."""
-        unique, place = np.unique(np.stack([pairs.user.astype(np.int64), pairs.time], 1), axis=0, return_inverse=True)
-        contexts = contexts_at(self.source.log, unique[:, 0].astype(np.int32), unique[:, 1])
+        contexts, place = pair_contexts(pairs, self.source.log)
         columns: list[list[F64]] = [[], [], []]
         swap = pairs.family == Family.SWAP
         logits = self._logits()
         for items in (pairs.chosen, pairs.rejected):
-            batch = PageBatch(contexts, place.ravel().astype(np.int64), items, pairs.row, pairs.col)
+            batch = PageBatch(contexts, place, items, pairs.row, pairs.col)
             scores = self.reward.model.scores(batch, logged=True)
             families = scores.page.mean(3, dtype=np.float64).sum(1)  # [page, family]
             item = scores.item.mean(2, dtype=np.float64).sum(1)
@@ -109,27 +116,18 @@ class Judge:
         rng = np.random.default_rng((self.seed, 10))
         most = 4 * self.run.config.reward.contexts
         if shown is not None:
-            assert self.source.users is not None
-            inside = (shown.time >= self.source.begin) & (shown.time < self.source.end) & self.source.users[shown.user]
+            inside = (shown.time >= self.source.begin) & (shown.time < self.source.end) & self.source.counts(shown.user)
             pages = np.sort(rng.permutation(np.flatnonzero(inside))[:most])
-            width = int(np.diff(shown.offsets)[pages].max(initial=1))
-            filled = np.arange(width) < np.diff(shown.offsets)[pages][:, None]
-            slot = np.where(filled, shown.offsets[pages][:, None] + np.arange(width), 0)
+            slot, filled = shown.slots_of(pages)
             items = np.where(filled & self.run.catalog.shown[shown.item[slot]], shown.item[slot], NO_ITEM).astype(np.int32)
-            contexts = contexts_at(log, shown.user[pages], shown.time[pages])
+            contexts = logged_contexts(shown, log, pages)
             batch = PageBatch(contexts, np.arange(len(pages)), items, shown.row[slot], shown.col[slot])
-            happened = ((shown.clicked | shown.carted | shown.purchased)[slot] & (items != NO_ITEM)).sum(1).astype(np.float64)
+            happened = (shown.engaged[slot] & (items != NO_ITEM)).sum(1).astype(np.float64)
         else:
             contexts = contexts_between(log, self.source.begin, self.source.end)
-            assert self.source.users is not None
-            contexts = contexts.take(contexts.warm & self.source.users[contexts.user])
+            contexts = contexts.take(contexts.warm & self.source.counts(contexts.user))
             contexts = contexts.take(np.sort(rng.permutation(len(contexts))[:most]))
-            items = np.full((len(contexts), self.run.config.pairs.slots), NO_ITEM, np.int32)
-            for begin in range(0, len(contexts), 512):
-                some = contexts.take(np.arange(begin, min(begin + 512, len(contexts))))
-                pool, logits = self.source.candidates(some)
-                best = np.argsort(-logits, axis=1, kind="stable")[:, : items.shape[1]]
-                items[begin : begin + len(some), : best.shape[1]] = np.take_along_axis(pool, best, 1)
+            items = PolicyRanker(self.run, self.source.allowed).rank(contexts, self.run.config.pairs.slots)
             col = np.broadcast_to(np.arange(items.shape[1], dtype=np.int16), items.shape)
             batch = PageBatch(contexts, np.arange(len(contexts)), items, np.zeros_like(col), col)
             look = self.reward.model.look.of(items, batch.row, batch.col)

@@ -96,7 +96,7 @@ def _cases(
     every = np.arange(len(s))
     doubled = model.scores(batch.with_items(twice), logged=True)
     after = doubled.page_total.mean(1, dtype=np.float64)
-    less = (after < page) & (reward(batch.with_items(twice), logged=True).sum(1) < reward(batch, logged=True).sum(1))
+    less = (after < page) & (reward.totals(doubled) < reward.totals(own))
     out["duplicate_lowers"] = less[can_repeat].astype(np.float64), every[can_repeat]
     up = model.scores(batch.with_items(better), logged=True).item.mean(2, dtype=np.float64).sum(1)
     out["engaged_up_raises"] = (up > item.sum(1))[can_rise].astype(np.float64), every[can_rise]
@@ -111,8 +111,7 @@ def _cases(
     moved = model.scores(batch.take(order), logged=True).page_total.mean(1, dtype=np.float64)
     out["order_of_pages"] = (np.abs(moved - page[order]) < 1e-4).astype(np.float64), order
     if not repeats:
-        now = reward(batch.with_items(consumed), logged=True).sum(1, dtype=np.float64)
-        before = reward(batch, logged=True).sum(1, dtype=np.float64)
+        now, before = reward.totals(model.scores(batch.with_items(consumed), logged=True)), reward.totals(own)
         out["consumed_never_raises"] = (now <= before + 1e-7)[can_consume].astype(np.float64), every[can_consume]
     return out
 

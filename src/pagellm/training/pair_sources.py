@@ -52,6 +52,10 @@ class PairSource:
     users: Bool | None = None  # [user] whose feedback counts; everybody's where None
     flat: bool = False  # pages that are put together are drawn evenly from the pool, not as the policy would
 
+    def counts(self, user: I32) -> Bool:
+        """[any] whether the feedback of each of these users counts."""
+        return np.ones(len(user), bool) if self.users is None else self.users[user]
+
 
 def policy_candidates(run: Run, known: Bool | None = None) -> Candidates:
     """What the run's policy considers among the `known` [item] ones, and what it thinks of it."""
@@ -99,39 +103,33 @@ def situations(source: PairSource, slots: int, seed: int) -> Found:
     """
     shown = source.impressions
     if shown is not None:
-        before = _before(shown, source.end, source.users)
+        before = _before(shown, source)
         examination = estimate_examination(before)
-        pages = _engaged_pages(shown, source.begin, source.end, source.users)
+        pages = _engaged_pages(shown, source)
         owner = np.repeat(shown.user, np.diff(shown.offsets))
-        inside = np.repeat(np.isin(np.arange(len(shown)), pages), np.diff(shown.offsets)) & _engaged(shown)
+        inside = np.repeat(np.isin(np.arange(len(shown)), pages), np.diff(shown.offsets)) & shown.engaged
         return Found(
             _of_pages(source, shown, pages, examination),
             Engaged(owner[inside], shown.item[inside], np.repeat(shown.time, np.diff(shown.offsets))[inside]),
             examination,
-            exposure_of(before, examination),
+            exposure_of(before, examination, len(source.allowed)),
         )
     contexts = contexts_between(source.log, source.begin, source.end)
-    contexts = contexts.take(contexts.warm & (contexts.target_stop > contexts.stop) & _by(source.users, contexts.user))
+    contexts = contexts.take(contexts.warm & (contexts.target_stop > contexts.stop) & source.counts(contexts.user))
     if not len(contexts):
         raise DataError("The window holds no basket of a user with a history, so there is nothing to mine. Widen it.")
-    inside = (source.log.time < source.end) & (event_gain(source.log) > 0) & _by(source.users, source.log.user)
+    inside = (source.log.time < source.end) & (event_gain(source.log) > 0) & source.counts(source.log.user)
     engaged = Engaged(source.log.user[inside], source.log.item[inside], source.log.time[inside])
     return Found(_of_baskets(source, contexts, slots, seed), engaged, None)
 
 
-def _by(users: Bool | None, user: I32) -> Bool:
-    """[any] whether each of these users counts."""
-    return np.ones(len(user), bool) if users is None else users[user]
-
-
 def mine_source(
-    source: PairSource, catalog: Catalog, likeness: Likeness, config: PairConfig, seed: int, repeats: bool
+    source: PairSource, likeness: Likeness, config: PairConfig, seed: int, repeats: bool
 ) -> tuple[Pairs, MiningReport, Found]:
     """All pairs of a source, with what was found of who looks where. Raises DataError where no pair can be made."""
     found = situations(source, config.slots, seed)
     engaged, near = found.engaged.among(source.allowed), likeness.near(config.near, source.allowed)
-    exposure = None if found.exposure is None else np.pad(found.exposure, (0, len(catalog) - len(found.exposure)))
-    pairs, report = mine(found.chunks, engaged, likeness, near, config, seed, found.words, repeats, exposure)
+    pairs, report = mine(found.chunks, engaged, likeness, near, config, seed, found.words, repeats, found.exposure)
     if not len(pairs):
         raise DataError(
             "No pair could be made: no engaged item of the window is among the candidates. Widen it, or look at the catalog."
@@ -155,15 +153,15 @@ def _of_pages(source: PairSource, shown: Impressions, pages: I64, examination: E
         yield from_pages(shown, contexts, some, pool, logits, examination)
 
 
-def exposure_of(shown: Impressions, examination: Examination) -> F32:
-    """How often each item was seen: views where they are known, else chances of its places. Shape [highest item + 1]."""
+def exposure_of(shown: Impressions, examination: Examination, n_items: int) -> F32:
+    """[item] how often each was seen: views where they are known, else chances of its places."""
     seen = np.where(shown.viewed >= 0, shown.viewed == 1, examination.of(shown.row, shown.col))
-    return np.bincount(shown.item, seen).astype(np.float32)
+    return np.bincount(shown.item, seen, n_items).astype(np.float32)
 
 
-def _before(shown: Impressions, end: int, users: Bool | None) -> Impressions:
-    """The pages of these users before a time, so that nothing after the window or of anybody else weighs in it."""
-    pages = (shown.time < end) & _by(users, shown.user)
+def _before(shown: Impressions, source: PairSource) -> Impressions:
+    """The pages before the window's end of users who count, so that nothing later or of anybody else weighs in it."""
+    pages = (shown.time < source.end) & source.counts(shown.user)
     if pages.all():
         return shown
     sizes = np.diff(shown.offsets)
@@ -173,16 +171,13 @@ def _before(shown: Impressions, end: int, users: Bool | None) -> Impressions:
     return Impressions(**out, offsets=np.concatenate([[0], np.cumsum(sizes[pages])]))
 
 
-def _engaged(shown: Impressions) -> Bool:
-    return shown.clicked | shown.carted | shown.purchased
-
-
-def _engaged_pages(shown: Impressions, begin: int, end: int, users: Bool | None) -> I64:
+def _engaged_pages(shown: Impressions, source: PairSource) -> I64:
     """The pages in the window with an engaged slot."""
-    inside = np.flatnonzero((shown.time >= begin) & (shown.time < end) & (np.diff(shown.offsets) > 0) & _by(users, shown.user))
+    within = (shown.time >= source.begin) & (shown.time < source.end)
+    inside = np.flatnonzero(within & (np.diff(shown.offsets) > 0) & source.counts(shown.user))
     if not len(inside):
         raise DataError("The window holds no page with slots, so there is nothing to mine. Widen it.")
-    so_far = np.concatenate([[0], np.cumsum(_engaged(shown))])
+    so_far = np.concatenate([[0], np.cumsum(shown.engaged)])
     pages = inside[so_far[shown.offsets[inside + 1]] > so_far[shown.offsets[inside]]]
     if not len(pages):
         raise DataError(

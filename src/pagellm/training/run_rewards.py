@@ -6,9 +6,7 @@ is killed is done again and gives the same bits. Yields a `Step` a gradient step
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -25,19 +23,22 @@ from pagellm.data.preferences.pairs import Pairs, write_pairs
 from pagellm.data.preferences.situations import logged_contexts
 from pagellm.data.splits import Split
 from pagellm.errors import DataError
+from pagellm.models.composer import PolicyRanker
 from pagellm.models.multi_grained import RewardModel, Whitening
-from pagellm.models.page_inputs import PageReader
+from pagellm.models.page_inputs import PageReader, PageTable
 from pagellm.models.reward import RewardNet
 from pagellm.models.reward_files import RewardFacts, write_rewards
 from pagellm.models.run import METRICS, PAIRS, REWARD, REWARD_FACTS, Run, make_schedule
 from pagellm.models.storage import write_bytes
-from pagellm.training.pair_sources import Candidates, Found, PairSource, known_before, mine_source, policy_candidates
+from pagellm.training.pair_sources import Found, PairSource, known_before, mine_source, policy_candidates
 from pagellm.training.reward_modeling import Engagement, calibrate, fit_rewards, measure_spread, pair_table
+from pagellm.training.run_sft import metrics_line
 from pagellm.training.sft import Step
-from pagellm.types import I32, NO_ITEM, Bool, Contexts
+from pagellm.types import NO_ITEM
 
 _FEWEST_USERS = 10  # with fewer, pairs tell who they are of
-_LIKELY = 5  # times the slots of a page: as many of the policy's favorites are looked at in calibration
+_TOGETHER = 500  # contexts whose pages are scored at once: a context's own are never parted
+_LIKELY = 5  # times the slots of a page: as many of the policy's favorites are looked at in calibration, where pages are made
 
 
 def learn_rewards(run: Run, tell: Callable[[str], None]) -> Iterator[Step]:
@@ -45,7 +46,7 @@ def learn_rewards(run: Run, tell: Callable[[str], None]) -> Iterator[Step]:
     config = run.config
     source = reward_source(run)
     likeness = likeness_of(run.catalog, run.content, config.pairs.alike)
-    pairs, report, found = mine_source(source, run.catalog, likeness, config.pairs, config.seed, config.split.repeats)
+    pairs, report, found = mine_source(source, likeness, config.pairs, config.seed, config.split.repeats)
     _check(report)
     tell(f"Pairs: {len(pairs):,} from {report.engaged:,} pages; what was seen: {report.examination}")
     page_ids = None if run.impressions is None else run.impressions.page_ids
@@ -59,7 +60,7 @@ def learn_rewards(run: Run, tell: Callable[[str], None]) -> Iterator[Step]:
     write_bytes(metrics, _before_rewards(metrics.read_bytes() if metrics.exists() else b""))
     with open(metrics, "ab") as file:
         for step in fit_rewards(net, table, config.reward, config.seed):
-            file.write((json.dumps(asdict(step)) + "\n").encode())
+            file.write(metrics_line(step))
             yield step
     net.eval()
     for name in calibrate(net, engagement_of(run, source, found, reader)):
@@ -67,16 +68,7 @@ def learn_rewards(run: Run, tell: Callable[[str], None]) -> Iterator[Step]:
             f"The {name} head tells engaged items from others no better than chance (too little feedback): it says one chance of all"
         )
     measure_spread(net, table)
-    model = RewardModel(net, reader, look, config.reward)
-    page, item = Whitening(), Whitening()
-    order = np.argsort(table.pages.place, kind="stable")
-    for some in np.split(
-        order, np.searchsorted(table.pages.place[order], np.arange(0, int(table.pages.place.max()) + 500, 500))[1:]
-    ):
-        if len(some):  # all pages of some contexts
-            scores = model.of_inputs(table.pages.inputs(some))
-            page.update(scores.page_total.mean(1), table.pages.place[some])
-            item.update(scores.item.mean(2).sum(1), table.pages.place[some])
+    page, item = _whitened(RewardModel(net, reader, look, config.reward), table.pages)
     facts = RewardFacts(
         look,
         report.families,
@@ -86,6 +78,19 @@ def learn_rewards(run: Run, tell: Callable[[str], None]) -> Iterator[Step]:
         (item.count, item.mean, item.squares, item.freedom),
     )
     write_rewards(run.folder, net, facts)
+
+
+def _whitened(model: RewardModel, pages: PageTable) -> tuple[Whitening, Whitening]:
+    """Whitening of the page reward and of the sum of the item rewards over these pages."""
+    page, item = Whitening(), Whitening()
+    order = np.argsort(pages.place, kind="stable")
+    starts = np.searchsorted(pages.place[order], np.arange(_TOGETHER, int(pages.place.max()) + 1, _TOGETHER))
+    for some in np.split(order, starts):
+        if len(some):
+            scores = model.of_inputs(pages.inputs(some))
+            page.update(scores.page_total.mean(1), pages.place[some])
+            item.update(scores.item.mean(2).sum(1), pages.place[some])
+    return page, item
 
 
 def _drawn(pairs: Pairs, most: int, seed: int) -> Pairs:
@@ -131,18 +136,16 @@ def engagement_of(run: Run, source: PairSource, found: Found, reader: PageReader
     log, shown = run.split.log, run.impressions
     if shown is None:
         contexts = contexts_between(log, source.begin, source.end)
-        contexts = contexts.take(contexts.warm & _users(source, contexts.user))
+        contexts = contexts.take(contexts.warm & source.counts(contexts.user))
         contexts = contexts.take(np.sort(rng.permutation(len(contexts))[:most]))
-        pool = _favorites(source.candidates, contexts, _LIKELY * run.config.pairs.slots)
+        pool = PolicyRanker(run, source.allowed).rank(contexts, _LIKELY * run.config.pairs.slots)
         engaged = np.stack([np.isin(row, contexts.target(c)) for c, row in enumerate(pool)])
         seen = (pool != NO_ITEM).astype(np.float32)
     else:
-        inside = (shown.time >= source.begin) & (shown.time < source.end) & _users(source, shown.user)
+        inside = (shown.time >= source.begin) & (shown.time < source.end) & source.counts(shown.user)
         pages = np.sort(rng.permutation(np.flatnonzero(inside))[: 4 * most])
-        sizes = np.diff(shown.offsets)[pages]
-        filled = np.arange(int(sizes.max(initial=1))) < sizes[:, None]
-        slot = np.where(filled, shown.offsets[pages][:, None] + np.arange(filled.shape[1]), 0)
-        engaged = (shown.clicked | shown.carted | shown.purchased)[slot] & filled
+        slot, filled = shown.slots_of(pages)
+        engaged = shown.engaged[slot] & filled
         look = Look.learned(found.examination).of(np.where(filled, shown.item[slot], NO_ITEM), shown.row[slot], shown.col[slot])
         known = np.where(shown.viewed[slot] >= 0, shown.viewed[slot] == 1, look)
         seen = np.where(engaged, 1, known) * (filled & run.catalog.shown[shown.item[slot]])
@@ -153,23 +156,6 @@ def engagement_of(run: Run, source: PairSource, found: Found, reader: PageReader
         for some in np.array_split(np.arange(len(contexts)), max(1, len(contexts) // 256))
     ]
     return Engagement(np.concatenate(rows), engaged[seen > 0], seen[seen > 0].astype(np.float32))
-
-
-def _favorites(candidates: Candidates, contexts: Contexts, most: int) -> I32:
-    """The candidates that the policy likes best, NO_ITEM where there are fewer. Shape [context, most].
-
-    Chances must be right where pages are made, and a page holds none of the many candidates that nobody would put there.
-    """
-    out = np.full((len(contexts), most), NO_ITEM, np.int32)
-    for some in np.array_split(np.arange(len(contexts)), max(1, len(contexts) // 256)):
-        pool, logits = candidates(contexts.take(some))
-        best = np.argsort(-logits, axis=1, kind="stable")[:, :most]
-        out[some, : best.shape[1]] = np.take_along_axis(pool, best, 1)
-    return out
-
-
-def _users(source: PairSource, user: np.ndarray) -> Bool:
-    return np.ones(len(user), bool) if source.users is None else source.users[user]
 
 
 def check_feedback(log: Log, split: Split, config: RunConfig) -> Iterator[str]:

@@ -81,7 +81,7 @@ def _language_model(job: Job, net: PolicyNet, stage: str, known: Bool) -> Iterat
     saved_at = time.monotonic()
     with open(job.folder / METRICS, "ab") as metrics:
         for step in fit_language_model(net, spans, config.sft, config.model.max_history, config.seed, state, stage):
-            metrics.write(_line(step))
+            metrics.write(metrics_line(step))
             if step.step < step.steps and time.monotonic() - saved_at >= config.sft.checkpoint_s:
                 metrics.flush()
                 save_fit(path, net, state, Mark(stage, state.step, metrics.tell()))
@@ -100,7 +100,7 @@ def fit_evidence_head(net: PolicyNet, config: RunConfig, contexts: Contexts, evi
 def _head(job: Job, net: PolicyNet) -> Iterator[Step]:
     with open(job.folder / METRICS, "ab") as metrics:
         for step in fit_evidence_head(net, job.config, job.schedule.head, job.evidence):
-            metrics.write(_line(step))
+            metrics.write(metrics_line(step))
             yield step
 
 
@@ -137,5 +137,6 @@ def _cut(path: Path, length: int) -> None:
         os.truncate(path, length)
 
 
-def _line(step: Step) -> bytes:
+def metrics_line(step: Step) -> bytes:
+    """A step as a line of the metrics file."""
     return (json.dumps(asdict(step)) + "\n").encode()

@@ -122,10 +122,7 @@ def from_pages(
     shown: Impressions, contexts: Contexts, pages: I64, pool: I32, logits: F32, examination: Examination
 ) -> Situations:
     """Logged pages with the feedback on them. A clicked slot was seen; others as far as `viewed` tells, else by their place."""
-    sizes = np.diff(shown.offsets)[pages]
-    width = max(int(sizes.max(initial=1)), 1)
-    inside = np.arange(width) < sizes[:, None]
-    slot = np.where(inside, shown.offsets[pages][:, None] + np.arange(width), 0)
+    slot, inside = shown.slots_of(pages)
     event = np.zeros(slot.shape, np.int8)
     marks = ((shown.clicked, Event.SELECT_ITEM), (shown.carted, Event.ADD_TO_CART), (shown.purchased, Event.PURCHASE))
     for marked, kind in marks:  # the strongest comes last
