@@ -180,12 +180,6 @@ def _slot_id(slot: Slot) -> str:
     return f"r{slot.row}c{slot.col}"
 
 
-def run_layout(run: Run, slots: int) -> Layout:
-    """The shop's own layout where the run has one, else one row of `slots`."""
-    path = run.folder / LAYOUT
-    return Layout.load(path) if path.exists() else Layout.single_row(slots)
-
-
 def make_context(
     run: Run, user: str | None, history: Sequence[str], query: str | None, now: int, shown_days: int = 0
 ) -> tuple[Context, tuple[str, ...]]:

@@ -66,6 +66,7 @@ class ModelConfig(_Section):
     adapter: Literal["full", "lora"] = Field("full", description="what of a Hugging Face backbone is trained")
     lora_rank: int = Field(8, ge=1, le=256, description="rank of the LoRA matrices")
     evidence_dims: int = Field(64, ge=4, le=1_024, description="hidden size of the evidence head")
+    page_dims: int = Field(32, ge=4, le=1_024, description="hidden size of the page evidence")
 
 
 class SFTConfig(_Section):
@@ -131,6 +132,52 @@ class RewardConfig(_Section):
     pairs: int = Field(300_000, ge=100, description="pairs that are learned from at most; of more, so many are drawn")
 
 
+class PPOConfig(_Section):
+    """Reinforcement learning on the multi-grained reward."""
+
+    algorithm: Literal["ppo", "grpo", "grpo-slot", "rloo"] = Field(
+        "ppo", description="where advantages come from: a value head, or the other pages of the context (whole pages, or slot by slot)"
+    )
+    learn: Literal["page", "all"] = Field(
+        "page", description="what is trained: what depends on the page so far, or the language model and the evidence head too"
+    )
+    iterations: int = Field(80, ge=1, le=100_000, description="rounds of writing pages and learning from them")
+    contexts: int = Field(64, ge=1, le=65_536, description="contexts a round")
+    group: int = Field(8, ge=2, le=256, description="pages a context, which share its prompt")
+    candidates: int = Field(200, ge=2, le=5_000, description="the reference policy's favorites that pages are written from while learning")
+    most_contexts: int = Field(6_000, ge=1, description="different contexts at most, drawn from the reward window")
+    temperature: float = Field(
+        0.5, gt=0, le=10, description="of the softmax that pages are drawn from while learning; served pages take the likeliest"
+    )
+    ppo_epochs: int = Field(2, ge=1, le=100, description="passes over the pages of a round")
+    minibatch: int = Field(16, ge=1, le=65_536, description="contexts an update, with all of their pages")
+    lr: float = Field(2e-3, gt=0, le=1, description="learning rate of page head, page evidence, row vectors and value head")
+    context_lr: float = Field(1e-5, gt=0, le=1, description="learning rate of the rest, where learn = all")
+    clip: float = Field(1.0, gt=0, description="largest norm of an update's gradient")
+    gamma: float = Field(1.0, gt=0, le=1, description="discount from slot to slot")
+    gae_lambda: float = Field(0.95, ge=0, le=1, description="of generalized advantage estimation")
+    center_groups: bool = Field(True, description="take the mean of the context's other pages off the advantages")
+    clip_coef: float = Field(0.2, gt=0, le=10, description="by how much a ratio of probabilities may pay")
+    value_clip: float = Field(0.2, gt=0, description="by how much a value may move in one round")
+    vf_coef: float = Field(0.5, ge=0, le=100, description="weight of the value loss")
+    ent_coef: float = Field(0.0, ge=0, le=10, description="weight of the entropy")
+    kl_coef: float = Field(0.02, ge=0, le=100, description="price of a nat of distance from the reference policy at the start")
+    kl_target: float = Field(4.0, ge=0, description="nats a page that the price steers to; 0 keeps the price")
+    kl_gain: float = Field(0.5, ge=0, le=10, description="how fast the price follows")
+    kl_budget: float = Field(20.0, gt=0, description="nats a page at which learning stops")
+    caution: float = Field(0.5, ge=0, le=10, description="deviations of the reward ensemble that are taken off the page reward")
+    verifiable: float = Field(
+        0.0, ge=0, le=100, description="weight of a reward that is checked against what the user did next, beside the learned ones"
+    )
+    canary_every: int = Field(5, ge=1, description="rounds between looks at held-out users")
+    canary_contexts: int = Field(1_000, ge=10, description="contexts of held-out users at most")
+    patience: int = Field(4, ge=1, description="looks without a better page value after which learning stops")
+    duplicate_cost: float = Field(
+        0.1, ge=0, le=1, description="share of a page's value that near-duplicates in every slot would cost, for the canary"
+    )
+    collapse: float = Field(0.05, ge=0, le=1, description="share of different pages among users below which the policy has collapsed")
+
+
 class RunConfig(_Section):
     """Everything that a run was made with."""
 
@@ -145,6 +192,7 @@ class RunConfig(_Section):
     sft: SFTConfig = SFTConfig()
     pairs: PairConfig = PairConfig()
     reward: RewardConfig = RewardConfig()
+    ppo: PPOConfig = PPOConfig()
 
 
 PROFILES: dict[str, dict[str, dict[str, Any]]] = {

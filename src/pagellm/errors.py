@@ -36,6 +36,12 @@ class RunError(PagellmError):
     exit_code = 1
 
 
+class TrainingError(PagellmError):
+    """A training that cannot go on; what was saved before is whole."""
+
+    exit_code = 1
+
+
 class GateError(PagellmError):
     """A check of quality that did not pass."""
 

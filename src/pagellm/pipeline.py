@@ -1,6 +1,7 @@
 """The stages in order: the table of contents of the project.
 
-    read log → split → item vectors and evidence → policy (language model, evidence head) → pages → comparison with baselines
+    read log → split → item vectors and evidence → policy (language model, evidence head) → preference pairs → page and item reward
+    → reinforcement learning → pages → comparison with baselines
 
 Each function is one stage or one sequence of stages as a command runs it; the command line only shows what they yield.
 """
@@ -13,12 +14,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pagellm.config import RunConfig, resolve
-from pagellm.errors import PagellmError, RunError, UsageError
+from pagellm.errors import DataError, PagellmError, RunError, UsageError
 
 if TYPE_CHECKING:
     from pagellm.evaluation.baselines.sasrec import SASRecFits
     from pagellm.evaluation.methods import Fitted
     from pagellm.evaluation.protocol import Comparison
+    from pagellm.training.ppo import Stats
     from pagellm.training.sft import Step
 
 Tell = Callable[[str], None]
@@ -45,7 +47,7 @@ def set_threads(config: RunConfig) -> int:
     return threads
 
 
-STAGES = ("sft", "reward")
+STAGES = ("sft", "reward", "ppo")
 """What `train_run` may go until, in order."""
 
 
@@ -59,8 +61,9 @@ def stage_config(until: str, profile: str, settings: Sequence[str], seed: int) -
 
 def train_run(
     data: Path, folder: Path, config: RunConfig, resume: bool = False, tell: Tell = print, until: str = "sft"
-) -> Iterator[Step]:
-    """Trains a policy on a data folder into a run folder. Yields a `Step` a gradient step; ends with a finished run.
+) -> Iterator[Step | Stats]:
+    """Trains a policy on a data folder into a run folder. Yields a `Step` a gradient step, `Stats` an iteration of ppo; ends with a
+    finished run.
 
     Raises UsageError where the folder already holds something and `resume` is not asked for, RunError where what it holds was made
     from other data or with another configuration.
@@ -69,6 +72,7 @@ def train_run(
     from pagellm.data.readers import read_log
     from pagellm.models.run import (
         POLICY,
+        PPO,
         REWARD,
         data_facts,
         finish,
@@ -77,10 +81,12 @@ def train_run(
         make_run_split,
         make_schedule,
         open_run,
+        run_layout,
         save_inputs,
         save_policy,
     )
     from pagellm.models.storage import MANIFEST
+    from pagellm.training.run_ppo import learn_pages
     from pagellm.training.run_rewards import check_feedback, drop_rewards, learn_rewards
     from pagellm.training.run_sft import Job, clear_stages, supervised_stages
 
@@ -91,7 +97,8 @@ def train_run(
     done = finished(folder)
     if done and not resume:
         raise UsageError(f"The folder {folder} already holds a finished run. Name another with --run, or go on with it: --resume")
-    if done and (until == "sft" or (folder / REWARD).exists()):
+    last = {"sft": POLICY, "reward": REWARD, "ppo": PPO}[until]
+    if done and (folder / last).exists():
         tell(f"{folder} is already finished: nothing to do.")
         return
     begun = resume and (folder / "config.json").exists()
@@ -117,12 +124,19 @@ def train_run(
         yield from supervised_stages(Job(folder, config, split, schedule, evidence), net)
         save_policy(folder, net)
     clear_stages(folder)
-    if until != "sft":
+    if until != "sft" and not (folder / REWARD).exists():
         try:
             yield from learn_rewards(open_run(folder), tell)
         except PagellmError:
             drop_rewards(folder)
             finish(folder)  # the policy is whole whatever its feedback brings
+            raise
+    if until == "ppo":
+        run = open_run(folder)
+        try:
+            yield from learn_pages(run, run_layout(run, config.pairs.slots), tell)
+        except DataError:
+            finish(folder)  # so are policy and rewards
             raise
     finish(folder)
 

@@ -106,6 +106,25 @@ class SmallBackbone(nn.Module):
         keys, values = (list(half) for half in x.new_zeros(2, len(self.blocks), *room))
         return Cache([], [], bias, (cos, sin), keys, values, begin)
 
+    def read_pages(
+        self, x: Float[Tensor, "context token dim"], lengths: Int[Tensor, " context"], tokens: Float[Tensor, "context page slot dim"]
+    ) -> tuple[Float[Tensor, "context dim"], Float[Tensor, "context page slot dim"]]:
+        """Hidden vectors of the prompts' last tokens and of all tokens of pages that follow them, in one pass and with gradients.
+
+        A prompt is read once, however many pages follow it.
+        """
+        n, width, _ = x.shape
+        cos, sin = rotation(torch.arange(width, device=x.device), self.shape)
+        after = lengths[:, None] + torch.arange(tokens.shape[2], device=x.device)
+        turns = [a.view(n, 1, -1, 1, 1, a.shape[-1]) for a in rotation(after.flatten(), self.shape)]
+        padding = torch.arange(width, device=x.device) >= lengths[:, None]
+        bias = x.new_zeros(n, 1, 1, 1, width).masked_fill_(padding[:, None, None, None], -torch.inf)
+        last = torch.arange(n, device=x.device)[:, None], lengths[:, None] - 1
+        for block in self.blocks:
+            x, key, value = block.read(x, cos, sin, last if block is self.blocks[-1] else None)
+            tokens = block.read_pages(tokens, turns, key, value, bias)
+        return self.norm(x)[:, 0], self.norm(tokens)
+
     def step(self, x: Float[Tensor, "context page dim"], cache: Cache) -> Float[Tensor, "context page dim"]:
         """Reads one token a page and returns its hidden vector; the cache grows by one."""
         cos, sin = (turn[cache.filled] for turn in cache.turns)
@@ -149,6 +168,25 @@ class Block(nn.Module):
             x, mixed = x[ends], mixed[ends]
         x = x + self._drop(F.linear(mixed, self.out.weight))
         return x + self._drop(self._ffn(x)), k, v
+
+    def read_pages(self, y: Tensor, turns: list[Tensor], prompt_keys: Tensor, prompt_values: Tensor, bias: Tensor) -> Tensor:
+        """The block over all tokens of pages [context, page, slot, dim] after prompts with these keys and values [context, head, prompt,
+        head_dim]; `bias` [context, 1, 1, 1, prompt] is -inf on padding."""
+        n, pages, slots, dims = y.shape
+        qkv = F.linear(self.attention_norm(y), self.qkv.weight).view(n, pages, slots, 3, self.heads, -1)
+        q, k = rotate(qkv[:, :, :, :2], *turns).unbind(3)  # [context, page, slot, head, head_dim]
+        q, k, v = (a.transpose(2, 3) for a in (q * (dims // self.heads) ** -0.5, k, qkv[:, :, :, 2]))
+        width = prompt_keys.shape[2]
+        together = q.transpose(1, 2).reshape(n, self.heads, pages * slots, -1)
+        on_prompt = (together @ prompt_keys.mT).view(n, self.heads, pages, slots, width) + bias
+        later = torch.full((slots, slots), -torch.inf, device=y.device).triu(1)
+        on_page = (q @ k.mT + later).transpose(1, 2)  # [context, head, page, slot, slot]
+        weight = torch.cat([on_prompt, on_page], -1).softmax(-1)
+        from_prompt = weight[..., :width].reshape(n, self.heads, pages * slots, width) @ prompt_values
+        from_page = weight[..., width:].transpose(1, 2) @ v  # [context, page, head, slot, head_dim]
+        mixed = from_prompt.view(n, self.heads, pages, slots, -1).transpose(1, 2) + from_page
+        y = y + self._drop(F.linear(mixed.transpose(2, 3).reshape(n, pages, slots, dims), self.out.weight))
+        return y + self._drop(self._ffn(y))
 
     def step(self, x: Tensor, cos: Tensor, sin: Tensor, cache: Cache, layer: int) -> Tensor:
         """The block for one new token a page: [context, page, dim].

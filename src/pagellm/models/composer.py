@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from pagellm.data.candidates import unite
 from pagellm.data.contexts import contexts_of
@@ -20,9 +21,10 @@ from pagellm.layout.masks import PageMasks
 from pagellm.layout.spec import Layout
 from pagellm.models.codec import Prompts, encode
 from pagellm.models.decoding import EMPTY, Forced, PageScorer, Writing, Written, context_logits, write_pages
+from pagellm.models.policy import PolicyNet
 from pagellm.models.pools import policy_pool, pool_logprobs, read_contexts
 from pagellm.models.run import Run
-from pagellm.types import F32, F64, I32, NO_ITEM, Bool, Context, Contexts, Page
+from pagellm.types import F32, F64, I32, I64, NO_ITEM, Bool, Context, Contexts, Page
 
 _CHUNK = 512  # contexts whose evidence is held at once
 
@@ -40,9 +42,20 @@ class Drawn:
 class LanguagePolicy:
     """A run's policy over the pages of one layout. Satisfies `PagePolicy`; `compose_many` is the fast way for many contexts."""
 
-    def __init__(self, run: Run, layout: Layout | None = None, writing: Writing | None = None, now: int | None = None) -> None:
-        """Compiles the layout against the run's catalog; `now` (unix seconds) decides ages and pins, the end of the log if None."""
+    def __init__(
+        self,
+        run: Run,
+        layout: Layout | None = None,
+        writing: Writing | None = None,
+        now: int | None = None,
+        net: PolicyNet | None = None,
+    ) -> None:
+        """Compiles the layout against the run's catalog; `now` (unix seconds) decides ages and pins, the end of the log if None.
+
+        `net` is the run's last policy if None.
+        """
         self.run = run
+        self.net = net or run.policy
         self.layout = layout or Layout.single_row(10)
         self.writing = writing or Writing()
         self._now = int(run.split.log.time.max(initial=0)) + 1 if now is None else now
@@ -115,7 +128,7 @@ class LanguagePolicy:
         head is not linear, so the parts need not sum to the logit.
         """
         place = {int(item): at for at, item in enumerate(drawn.pool[0]) if item != NO_ITEM}
-        net = self.run.net
+        net = self.net
         with torch.no_grad():
             h = read_contexts(net, drawn.contexts, self.run.config.model.max_history)
             base = torch.from_numpy(pool_logprobs(net, h, drawn.pool))[:1]
@@ -137,9 +150,9 @@ class LanguagePolicy:
 
     def _pool(self, contexts: Contexts) -> I32:
         run = self.run
-        h = read_contexts(run.net, contexts, run.config.model.max_history)
+        h = read_contexts(self.net, contexts, run.config.model.max_history)
         allowed = self.rules.eligible
-        return policy_pool(run.net, h, run.evidence, contexts, run.config.candidates, allowed, run.config.split.repeats)
+        return policy_pool(self.net, h, run.evidence, contexts, run.config.candidates, allowed, run.config.split.repeats)
 
     def _why_none(self, contexts: Contexts, place: int) -> str:
         """Why a context has no candidate at all."""
@@ -157,7 +170,7 @@ class LanguagePolicy:
     def _write(
         self, drawn: Drawn, pages: Sequence[Context], rng: np.random.Generator, group: int, forced: Forced | None
     ) -> tuple[PageMasks, Written]:
-        net, prompts = self.run.net, drawn.prompts
+        net, prompts = self.net, drawn.prompts
         exclude = np.stack([np.isin(row, page.exclude) & (row != NO_ITEM) for row, page in zip(drawn.pool, pages, strict=True)])
         shown = np.stack([_times_shown(row, page) for row, page in zip(drawn.pool, pages, strict=True)])
         masks = PageMasks(self.rules, *(np.repeat(a, group, 0) for a in (drawn.pool, exclude, shown)))
@@ -177,25 +190,32 @@ class LanguagePolicy:
 
 
 @torch.no_grad()
-def candidate_logits(run: Run, contexts: Contexts, allowed: Bool) -> tuple[I32, F32]:
+def candidate_logits(run: Run, contexts: Contexts, allowed: Bool, net: PolicyNet | None = None) -> tuple[I32, F32]:
     """Each context's candidates among the allowed items, and the policy's logits before anything stands on the page, -inf for padding.
 
     Shapes [context, candidate]. For a few hundred contexts at a time: the evidence of all of them is held at once.
     """
+    pool, _, logits = _read_candidates(run, contexts, allowed, net or run.net)
+    return pool, logits.numpy()
+
+
+def _read_candidates(run: Run, contexts: Contexts, allowed: Bool, net: PolicyNet) -> tuple[I32, Tensor, Tensor]:
+    """(pool, evidence, logits before anything stands on the page)."""
     config = run.config
-    h = read_contexts(run.net, contexts, config.model.max_history)
-    pool = policy_pool(run.net, h, run.evidence, contexts, config.candidates, allowed, config.split.repeats)
+    h = read_contexts(net, contexts, config.model.max_history)
+    pool = policy_pool(net, h, run.evidence, contexts, config.candidates, allowed, config.split.repeats)
     features = torch.from_numpy(run.evidence.features(contexts, pool))
-    return pool, context_logits(run.net, h, torch.from_numpy(pool.astype(np.int64)), features).numpy()
+    return pool, features, context_logits(net, h, torch.from_numpy(pool.astype(np.int64)), features)
 
 
 @dataclass(frozen=True)
 class PolicyRanker:
-    """The policy as a method that is judged: its page of k slots in one row, for contexts of the log."""
+    """The policy as a method that is judged, for contexts of the log: its page in one row, and after the page's end its order of the rest."""
 
     run: Run
     candidates: Bool  # [item] what may be ranked
     name: str = "pagellm"
+    net: PolicyNet | None = None  # the reference policy where None
 
     def among(self, candidates: Bool) -> PolicyRanker:
         """The same policy over other candidates."""
@@ -204,15 +224,39 @@ class PolicyRanker:
     def rank(self, contexts: Contexts, k: int) -> I32:
         """Catalog indexes, best first, NO_ITEM where nothing is left. Shape [context, k].
 
-        Until the page head is trained this is the order of the logits, the lower index first of equals.
+        The page has `pairs.slots` slots. Until the page head is trained all is the order of the logits, the lower index first of equals.
         """
         out = np.full((len(contexts), k), NO_ITEM, np.int32)
+        net = self.net or self.run.net
         for begin in range(0, len(contexts), _CHUNK):
             some = contexts.take(np.arange(begin, min(begin + _CHUNK, len(contexts))))
-            pool, logits = candidate_logits(self.run, some, self.candidates)
-            order = np.argsort(-logits, axis=1, kind="stable")[:, :k]  # padding has logit -inf, so it comes last
+            pool, features, logits = _read_candidates(self.run, some, self.candidates, net)
+            order = np.argsort(-logits.numpy(), axis=1, kind="stable")  # padding has logit -inf, so it comes last
+            if net.writes_pages:
+                order = _page_first(self._page(net, some, pool, features), order)
+            order = order[:, :k]
             out[begin : begin + len(some), : order.shape[1]] = np.take_along_axis(pool, order, 1)
         return out
+
+    @torch.no_grad()
+    def _page(self, net: PolicyNet, contexts: Contexts, pool: I32, features: Tensor) -> I64:
+        """[context, slot] the likeliest page, as places in the pool; EMPTY where it is used up."""
+        slots = self.run.config.pairs.slots
+        rules = compile_layout(Layout.single_row(slots), self.run.catalog, int(contexts.time.max(initial=0)))
+        prompts = encode(contexts, self.run.config.model.max_history)
+        items, codes, lengths = (torch.from_numpy(a) for a in (prompts.items, prompts.codes, prompts.lengths))
+        places = torch.from_numpy(pool.astype(np.int64))
+        scorer = PageScorer(net.eval(), net.embed(items, codes), lengths, places, features, 1, slots, first_row=0)
+        masks = PageMasks(rules, np.where(self.candidates[pool] & (pool >= 0), pool, NO_ITEM))
+        return write_pages(scorer, masks, (len(contexts), 1), Writing(logprobs=False), np.random.default_rng(0)).choice[:, 0]
+
+
+def _page_first(page: I64, order: np.ndarray) -> np.ndarray:
+    """The order with the page's places before all others."""
+    rank = np.argsort(order, axis=1).astype(np.int64)
+    row, slot = np.nonzero(page >= 0)
+    rank[row, page[row, slot]] = slot - page.shape[1]
+    return np.argsort(rank, axis=1, kind="stable")
 
 
 def _times_shown(pool: I32, page: Context) -> I32:

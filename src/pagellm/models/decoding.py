@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from pagellm.layout.masks import PageMasks
+from pagellm.models.page_evidence import Pool
 from pagellm.models.policy import ROWS, PolicyNet
 from pagellm.types import F32, F64, I64
 
@@ -63,6 +64,29 @@ class Forced:
     rows: I64 | None = None  # [context, page, row] layout rows in page order, where the policy chooses them
 
 
+@dataclass
+class Trace:
+    """What pages were written under: all that their log-probabilities are computed from once more. Axes as in `Written`."""
+
+    allowed: Bool[Tensor, "context page slot candidate"]
+    layout_row: Int[Tensor, "context page slot"]  # in which each slot stands
+    row: I64  # [context, page, slot] row on the page, from 0
+    col: I64  # [context, page, slot]
+    starts: list[RowChoice]  # where the policy chose rows
+
+
+@dataclass(frozen=True)
+class RowChoice:
+    """A choice of layout rows, before one slot."""
+
+    slot: int
+    waiting: Bool[Tensor, "context page"]
+    fits: Bool[Tensor, "context page layout_row candidate"]  # what each row may hold
+    allowed: Bool[Tensor, "context page layout_row"]
+    choice: Int[Tensor, "context page"]
+    logprob: Float[Tensor, "context page"]  # at the writing's temperature; 0 where no page waited
+
+
 class PageScorer:
     """The policy network's logits. The page head is left out where it is zero: then nothing written changes anything."""
 
@@ -92,8 +116,13 @@ class PageScorer:
             hidden[:, 1:].expand(-1, pages, -1) if ahead else None
         )  # [context, page, dim], still to be used
         self._vectors = net.item_vectors_of(pool.clamp_min(0))  # [context, candidate, dim]
-        self._base = context_logits(net, hidden[:, 0], pool, evidence, self._vectors)
+        opinion = finite_logprobs(net, hidden[:, 0], pool, self._vectors)
+        self._base = net.evidence(evidence, opinion).masked_fill(pool < 0, -torch.inf)
         self._delta: Tensor | None = None
+        self._pool: Pool | None = None
+        if net.page_evidence.active:
+            self._pool = net.page_evidence.pool(pool, net.evidence.standardized(evidence, opinion), self._base)
+            self._so_far = net.page_evidence.blank(self._pool, pages)
 
     def logits(self) -> Tensor:
         """Shape [context, page, candidate]."""
@@ -104,12 +133,16 @@ class PageScorer:
         """One step of the backbone on the sum of both vectors, so that a page of 20 items is 20 steps."""
         if not self._active:
             return
+        if self._pool is not None:
+            self._net.page_evidence.put(self._so_far, self._pool, choice)
         hidden, self._first = self._first, None
         if hidden is None:
             index = choice.clamp_min(0)[..., None].expand(-1, -1, self._vectors.shape[-1])
             token = self._vectors.gather(1, index) * (choice >= 0)[..., None] + self._net.rows(row.clamp(0, ROWS - 1))
             hidden = self._net.backbone.step(token, self._cache)  # type: ignore[operator]
         self._delta = self._net.page_head(hidden) @ self._vectors.mT
+        if self._pool is not None:
+            self._delta = self._delta + self._net.page_evidence.addition(self._so_far, self._pool)
 
 
 def _with_token(prompt: Tensor, lengths: Tensor, token: Tensor) -> Tensor:
@@ -131,13 +164,22 @@ def context_logits(
 
     `vectors` are those of the pool where the caller has them.
     """
+    return net.evidence(evidence, finite_logprobs(net, h, pool, vectors)).masked_fill(pool < 0, -torch.inf)
+
+
+def finite_logprobs(
+    net: PolicyNet,
+    h: Float[Tensor, "context dim"],
+    pool: Int[Tensor, "context candidate"],
+    vectors: Float[Tensor, "context candidate dim"] | None = None,
+) -> Float[Tensor, "context candidate"]:
+    """The language model's log-probabilities over each pool, the pool's lowest where it is padding, so that no -inf enters a network."""
     real = pool >= 0
     base = net.base_logprobs(h, pool, vectors)
     if bool(real.all()):
-        return net.evidence(evidence, base)
+        return base
     lowest = base.masked_fill(~real, torch.inf).amin(-1, keepdim=True)
-    finite = torch.where(real, base, torch.where(lowest.isfinite(), lowest, 0.0))
-    return net.evidence(evidence, finite).masked_fill(~real, -torch.inf)
+    return torch.where(real, base, torch.where(lowest.isfinite(), lowest, 0.0))
 
 
 @torch.inference_mode()
@@ -148,17 +190,18 @@ def write_pages(
     writing: Writing,
     rng: np.random.Generator,
     forced: Forced | None = None,
+    trace: Trace | None = None,
 ) -> Written:
     """Writes all slots of a batch of pages; `masks` holds them flat, `groups` says (contexts, pages a context).
 
-    `forced` dictates the choices instead: the log-probability of pages that are given, -inf where the mask forbids one.
+    `trace`, of `blank_trace`, takes what they were written under. `forced` dictates the choices instead: the log-probability of pages that are given, -inf where the mask forbids one.
     """
     slots = masks.rules.places
     draws = rng.random((slots, 2, *groups)) if writing.temperature > 0 and forced is None else None
     out = _blank(groups, slots, writing.logprobs)
     lifts = masks.bias
     bias = torch.from_numpy(lifts).view(*groups, -1) if lifts.any() else None
-    if draws is None and forced is None and not writing.logprobs and masks.rules.trivial:
+    if draws is None and forced is None and trace is None and not writing.logprobs and masks.rules.trivial:
         _write_plain(scorer, masks, groups, writing.hybrid, bias, out)
         return out
     pick, logits = torch.full(groups, EMPTY), torch.zeros(1)
@@ -166,11 +209,18 @@ def write_pages(
         draw = None if draws is None else torch.from_numpy(draws[slot])
         if masks.rules.layout.order == "policy" and masks.between.any():
             wanted = None if forced is None else forced.rows
-            out.rows[...] += _begin_rows(_biased(scorer.logits(), bias), masks, groups, writing, draw, wanted)
+            began = _begin_rows(_biased(scorer.logits(), bias), masks, groups, writing, draw, wanted, slot)
+            out.rows[...] += began.logprob.numpy()
+            if trace is not None:
+                trace.starts.append(began)
         if writing.hybrid is None or slot <= writing.hybrid:
             scorer.read(pick, torch.from_numpy(masks.layout_row).view(groups))
             logits = _biased(scorer.logits(), bias)
         allowed = torch.from_numpy(masks.allowed()).view(logits.shape)
+        if trace is not None:
+            trace.allowed[:, :, slot] = allowed
+            trace.layout_row[:, :, slot] = torch.from_numpy(masks.layout_row).view(groups)
+            trace.row[:, :, slot], trace.col[:, :, slot] = (a.reshape(groups) for a in masks.slot)
         if forced is None:
             pick, chance = choose(logits, allowed, writing.temperature, None if draw is None else draw[0])
             out.sampled[:, :, slot] = chance.numpy()
@@ -225,25 +275,31 @@ def logprob_of(
 
 
 def _begin_rows(
-    logits: Tensor, masks: PageMasks, groups: tuple[int, int], writing: Writing, draw: Tensor | None, wanted: I64 | None
-) -> F64:
-    """Chooses a layout row where a page waits for one; returns the log-probability of that choice. Shape [context, page].
-
-    A row is worth the sum of the exponentiated logits of what it may hold: the chance that the next item would come from it.
-    """
+    logits: Tensor, masks: PageMasks, groups: tuple[int, int], writing: Writing, draw: Tensor | None, wanted: I64 | None, slot: int
+) -> RowChoice:
+    """Chooses a layout row where a page waits for one."""
     waiting = torch.from_numpy(masks.between).view(groups)
     may = torch.from_numpy(masks.state.base & ~masks.state.used).view(logits.shape)
     fill = torch.from_numpy(masks.rules.fill[:, masks.state.items.clip(0)])  # [row, page, candidate]
-    values = torch.stack([logits.masked_fill(~(f.view(logits.shape) & may), -torch.inf).logsumexp(-1) for f in fill], -1)
-    values = values.clamp_min(-1e30)  # a row that nothing fits is still a row
-    allowed = torch.from_numpy(masks.rows_allowed()).view(values.shape)
+    fits = torch.stack([f.view(logits.shape) & may for f in fill], 2)
+    allowed = torch.from_numpy(masks.rows_allowed()).view(*groups, -1)
+    values = row_values(logits, fits)
+    warmed = values / writing.temperature if writing.temperature > 0 else values
     row, _ = choose(values, allowed, writing.temperature, None if draw is None else draw[1])
     if wanted is not None:
         number = torch.from_numpy(masks.slot[0]).view(groups) + 1
         row = torch.from_numpy(wanted).gather(-1, number.clamp_max(wanted.shape[-1] - 1)[..., None]).squeeze(-1)
-    chance = torch.where(waiting, logprob_of(values, allowed, row), 0.0)
+    chance = torch.where(waiting, logprob_of(warmed, allowed, row), 0.0)
     masks.place_row(row.numpy().reshape(-1))
-    return chance.numpy()
+    return RowChoice(slot, waiting, fits, allowed, row, chance)
+
+
+def row_values(
+    logits: Float[Tensor, "context page candidate"], fits: Bool[Tensor, "context page layout_row candidate"]
+) -> Float[Tensor, "context page layout_row"]:
+    """What each row is worth: the sum of the exponentiated logits of what it may hold, as the chance that the next item comes from it."""
+    values = logits[:, :, None].masked_fill(~fits, -torch.inf).logsumexp(-1)
+    return values.clamp_min(-1e30)  # a row that nothing fits is still a row
 
 
 def _write_plain(
@@ -278,6 +334,18 @@ def _write_plain(
 
 def _biased(logits: Tensor, bias: Tensor | None) -> Tensor:
     return logits if bias is None else logits + bias
+
+
+def blank_trace(groups: tuple[int, int], slots: int, candidates: int) -> Trace:
+    """Room for what `groups` (contexts, pages a context) pages are written under."""
+    shape = (*groups, slots)
+    return Trace(
+        torch.zeros(*shape, candidates, dtype=torch.bool),
+        torch.zeros(shape, dtype=torch.int64),
+        np.zeros(shape, np.int64),
+        np.zeros(shape, np.int64),
+        [],
+    )
 
 
 def _blank(groups: tuple[int, int], slots: int, logprobs: bool) -> Written:

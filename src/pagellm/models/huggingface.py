@@ -91,6 +91,16 @@ class HuggingFaceBackbone(nn.Module):
         ends = lengths[:, None] - tail + torch.arange(tail, device=x.device)
         return hidden[torch.arange(n, device=x.device)[:, None], ends], cache
 
+    def read_pages(
+        self, x: Float[Tensor, "context token dim"], lengths: Int[Tensor, " context"], tokens: Float[Tensor, "context page slot dim"]
+    ) -> tuple[Float[Tensor, "context dim"], Float[Tensor, "context page slot dim"]]:
+        """Hidden vectors of the prompts' last tokens and of all tokens of pages that follow them, with gradients; a prompt is read once."""
+        n, pages, slots, _ = tokens.shape
+        hidden, cache = self.prefill(x, lengths, pages, slots)
+        real = torch.cat([cache.real, cache.real.new_ones(n * pages, slots)], 1)
+        positions = cache.lengths[:, None] + torch.arange(slots, device=x.device)
+        return hidden[:, 0], self._read(tokens.flatten(0, 1), real, positions, cache.past).view_as(tokens)
+
     def step(self, x: Float[Tensor, "context page dim"], cache: GrowingCache) -> Float[Tensor, "context page dim"]:
         """Reads one token a page and returns its hidden vector; the cache grows by one."""
         cache.real = torch.cat([cache.real, cache.real.new_ones(len(cache.real), 1)], 1)

@@ -1,9 +1,9 @@
 """The policy network: a causal LM over events, item vectors from ids and text, a page head and an evidence head.
 
-    logits(item | context, page so far) = scale · log softmax(E · h_context) + evidence head + E · page_head(h_page)
+    logits(item | context, page so far) = scale · log softmax(E · h_context) + evidence head + E · page_head(h_page) + page evidence
 
-Takes prompts and candidates, gives logits. Knows no rules, no files and no training. The page head is zero at the start, so an untrained
-one writes exactly the ranking of the context and learns only what depends on the page.
+Takes prompts and candidates, gives logits. Knows no rules, no files and no training. Page head and page evidence are zero at the start, so
+an untrained policy writes exactly the ranking of the context, and reinforcement learning learns only what depends on the page.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from pagellm.config import ModelConfig
 from pagellm.models.backbone import BackboneShape, Cache, SmallBackbone
 from pagellm.models.codec import ASK, GAPS, Prompts
 from pagellm.models.listwise import EvidenceHead
+from pagellm.models.page_evidence import PageEvidence
 from pagellm.types import F32, Event
 
 ROWS = 64
@@ -44,6 +45,11 @@ class Backbone(Protocol):
 
     def step(self, x: Tensor, cache: Cache) -> Tensor:
         """Hidden vectors [context, page, dim] after one more token a page."""
+        ...
+
+    def read_pages(self, x: Tensor, lengths: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """Hidden vectors [context, dim] of the prompts' last tokens and [context, page, token, dim] of pages that follow them, with
+        gradients: what `prefill` and a `step` a token give, in one pass."""
         ...
 
 
@@ -74,6 +80,7 @@ class PolicyNet(nn.Module):
         self.evidence = EvidenceHead(features, config.evidence_dims)
         self.dropout = nn.Dropout(config.dropout)
         self._start(dims)
+        self.page_evidence = PageEvidence(features + 1, config.page_dims)
 
     def reset(self, seed: int) -> None:
         """Draws the language model's weights anew; a pre-trained backbone and its item vectors keep what they have learned."""
@@ -145,5 +152,5 @@ class PolicyNet(nn.Module):
 
     @property
     def writes_pages(self) -> bool:
-        """Whether the page so far changes anything: False until the page head is trained."""
-        return bool(self.page_head.weight.any())
+        """Whether the page so far changes anything: False until page head or page evidence is trained."""
+        return bool(self.page_head.weight.any()) or self.page_evidence.active

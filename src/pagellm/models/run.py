@@ -6,7 +6,8 @@
     pages.parquet, slots.parquet  the pages that were shown, where the log has them
     pairs.parquet, reward.safetensors, reward.json  preference pairs and both rewards, where the run has learned them
     content.safetensors  item vectors from text
-    policy.safetensors  all weights                    layout.toml     the shop's layout, where it has one
+    policy.safetensors  all weights                    ppo.safetensors, ppo.json  what reinforcement learning changed, and its course
+                                                       layout.toml     the shop's layout, where it has one
     metrics.jsonl  a line a step                       backbone.json   architecture of a Hugging Face backbone, where it has one
     manifest.json  SHA-256 of each file, written last
 
@@ -15,6 +16,7 @@ Knows no training. Safetensors, JSON and Parquet only: nothing in a run folder c
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,9 +30,11 @@ from pagellm.catalog import Catalog
 from pagellm.config import RunConfig
 from pagellm.data.contexts import contexts_between, cut_time
 from pagellm.data.evidence import NAMES, Evidence, build_evidence
+from pagellm.data.likeness import Likeness
 from pagellm.data.log import Log
 from pagellm.data.splits import Split, make_split
 from pagellm.errors import RunError, UsageError
+from pagellm.layout.spec import Layout
 from pagellm.models.huggingface import HuggingFaceBackbone, pretrained_policy, stored_policy
 from pagellm.models.model_files import read_architecture
 from pagellm.models.policy import PolicyNet
@@ -69,7 +73,8 @@ FILES = (
 POLICY = FILES[-1]
 LAYOUT, METRICS, BACKBONE, PAGES, SLOTS = "layout.toml", "metrics.jsonl", "backbone.json", "pages.parquet", "slots.parquet"
 PAIRS, REWARD, REWARD_FACTS = "pairs.parquet", "reward.safetensors", "reward.json"
-OPTIONAL = (LAYOUT, METRICS, BACKBONE, PAGES, SLOTS, PAIRS, REWARD, REWARD_FACTS)
+PPO, PPO_FACTS = "ppo.safetensors", "ppo.json"
+OPTIONAL = (LAYOUT, METRICS, BACKBONE, PAGES, SLOTS, PAIRS, REWARD, REWARD_FACTS, PPO, PPO_FACTS)
 
 
 @dataclass(frozen=True)
@@ -83,8 +88,22 @@ class Run:
     split: Split
     content: F32  # [item, dim]
     evidence: Evidence
-    net: PolicyNet
+    net: PolicyNet  # of the supervised stages: what rewards read with, and the reference of reinforcement learning
     impressions: Impressions | None = None  # None for review-type logs
+    tuned: PolicyNet | None = None  # after reinforcement learning, where the run has it
+
+    @property
+    def policy(self) -> PolicyNet:
+        """The network that pages are served from: the last stage's."""
+        return self.tuned or self.net
+
+    def named(self, policy: str) -> PolicyNet:
+        """The network of a stage, `sft` or `ppo`. Raises UsageError for another name, RunError where the run has not learned it."""
+        if policy not in ("sft", "ppo"):
+            raise UsageError(f"The policy must be sft or ppo. Got {policy!r}.")
+        if policy == "ppo" and self.tuned is None:
+            raise RunError(f"The run {self.folder} has no policy of the stage ppo. Train it: pagellm train DATA --until ppo --resume")
+        return self.net if policy == "sft" else self.policy
 
 
 def data_facts(log: Log) -> dict[str, Any]:
@@ -123,6 +142,13 @@ def save_policy(folder: Path, net: PolicyNet) -> None:
     write_tensors(folder / POLICY, dict(net.state_dict()))  # last: whoever resumes takes it for the end of these stages
 
 
+def save_tuned(folder: Path, weights: dict[str, torch.Tensor], likeness: Likeness) -> None:
+    """Writes the weights that reinforcement learning changed, with what page evidence compares items by."""
+    codes = np.stack([likeness.groups, likeness.themes, likeness.brands])
+    facts = {"likeness.titles": torch.from_numpy(likeness.titles), "likeness.codes": torch.from_numpy(codes)}
+    write_tensors(folder / PPO, {f"net.{name}": value for name, value in weights.items()} | facts)
+
+
 def finish(folder: Path) -> None:
     """Writes the manifest, last of all: from here on the run is finished."""
     optional = [name for name in OPTIONAL if (folder / name).exists()]
@@ -156,7 +182,35 @@ def open_run(folder: Path) -> Run:
         net.load_state_dict(weights)
     except RuntimeError as problem:  # names and shapes that are missing, left over or other
         raise RunError(f"The weights of {folder} do not fit its configuration. Train it again. ({problem})") from problem
-    return Run(folder, config, read_json(folder / "data.json"), catalog, split, content, evidence, net.eval(), shown)
+    facts = read_json(folder / "data.json")
+    return Run(folder, config, facts, catalog, split, content, evidence, net.eval(), shown, _tuned(folder, net, content, config))
+
+
+def _tuned(folder: Path, net: PolicyNet, content: F32, config: RunConfig) -> PolicyNet | None:
+    """The network after reinforcement learning, None where the run has not learned one."""
+    if not (folder / PPO).exists():
+        return None
+    tensors, _ = read_tensors(folder / PPO)
+    tuned = copy.deepcopy(net)
+    known = dict(tuned.named_parameters())
+    try:
+        with torch.no_grad():
+            for name in (n for n in tensors if n.startswith("net.")):
+                known[name.removeprefix("net.")].copy_(tensors[name])
+        groups, themes, brands = tensors["likeness.codes"].numpy()
+        titles = tensors["likeness.titles"].numpy()
+    except (KeyError, RuntimeError, ValueError) as problem:
+        raise RunError(f"The file {folder / PPO} does not fit the run's policy ({problem!r}). Train the stage ppo again.") from problem
+    if len(titles) != len(content) or len(groups) != len(content):
+        raise RunError(f"The file {folder / PPO} is of another catalog. Train the stage ppo again.")
+    tuned.page_evidence.attach(Likeness(content, titles, groups, themes, brands, config.pairs.alike))
+    return tuned.eval()
+
+
+def run_layout(run: Run, slots: int) -> Layout:
+    """The shop's own layout where the run has one, else one row of `slots`."""
+    path = run.folder / LAYOUT
+    return Layout.load(path) if path.exists() else Layout.single_row(slots)
 
 
 def make_run_split(log: Interactions, n_items: int, config: RunConfig) -> Split:

@@ -56,7 +56,7 @@ class HeadExamples:
 
 def language_model_state(net: PolicyNet, config: SFTConfig) -> FitState:
     """A fresh optimizer over all but page head and evidence head. Matrices decay, vectors do not."""
-    kept = [p for n, p in net.named_parameters() if p.requires_grad and not n.startswith(("page_head", "evidence", "rows"))]
+    kept = [p for n, p in net.named_parameters() if p.requires_grad and not n.startswith(("page_", "evidence", "rows"))]
     groups = [
         {"params": [p for p in kept if p.ndim > 1], "weight_decay": config.weight_decay},
         {"params": [p for p in kept if p.ndim <= 1], "weight_decay": 0.0},

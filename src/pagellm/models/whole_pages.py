@@ -1,0 +1,115 @@
+"""Logits and log-probabilities of pages that are already written, all slots in one pass and with gradients.
+
+What `decoding` does slot by slot, for training: the prompt of a context is read once for all of its pages, each page in one piece. The
+masks are those under which the pages were written, so both give the same numbers; a test holds them to it. Knows no rules and no rewards.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from pagellm.models.decoding import RowChoice, finite_logprobs, row_values
+from pagellm.models.policy import ROWS, PolicyNet
+
+
+@dataclass(frozen=True)
+class WrittenPages:
+    """Pages of several contexts, with what they were written from and under."""
+
+    prompts: Int[Tensor, "context token"]  # items, ASK elsewhere
+    codes: Int[Tensor, "context token"]
+    lengths: Int[Tensor, " context"]
+    pool: Int[Tensor, "context candidate"]  # -1 pads
+    evidence: Float[Tensor, "context candidate feature"]
+    choice: Int[Tensor, "context page slot"]  # index into the pool, EMPTY where the slot stays empty
+    layout_row: Int[Tensor, "context page slot"]
+    allowed: Bool[Tensor, "context page slot candidate"]
+    bias: Float[Tensor, "context page candidate"] | None  # boost and bury
+    starts: tuple[RowChoice, ...]  # where the policy chose rows
+
+    def take(self, contexts: Int[Tensor, " some"]) -> WrittenPages:
+        """The pages of these contexts."""
+        starts = tuple(
+            RowChoice(s.slot, *(a[contexts] for a in (s.waiting, s.fits, s.allowed, s.choice, s.logprob))) for s in self.starts
+        )
+        width = int(self.lengths[contexts].max())
+        arrays = (self.pool, self.evidence, self.choice, self.layout_row, self.allowed)
+        return WrittenPages(
+            self.prompts[contexts, :width],
+            self.codes[contexts, :width],
+            self.lengths[contexts],
+            *(a[contexts] for a in arrays),
+            None if self.bias is None else self.bias[contexts],
+            starts,
+        )
+
+    @property
+    def free(self) -> Bool[Tensor, "context page slot"]:
+        """Whether there was anything to choose in a slot."""
+        return (self.choice >= 0) & (self.allowed.sum(-1) > 1)
+
+
+def page_hidden(
+    net: PolicyNet, pages: WrittenPages, vectors: Float[Tensor, "context candidate dim"] | None = None
+) -> tuple[Float[Tensor, "context dim"], Float[Tensor, "context page slot dim"]]:
+    """Hidden vectors of the prompts' ends, and those that each slot is chosen from. `vectors` are the pool's where the caller has them."""
+    vectors = net.item_vectors_of(pages.pool.clamp_min(0)) if vectors is None else vectors
+    chosen = torch.cat([torch.full_like(pages.choice[:, :, :1], -1), pages.choice[:, :, :-1]], 2)  # in the slot before
+    index = chosen.clamp_min(0).flatten(1)[..., None].expand(-1, -1, vectors.shape[-1])
+    before = vectors.gather(1, index).view(*chosen.shape, -1) * (chosen >= 0)[..., None]
+    tokens = before + net.rows(pages.layout_row.clamp(0, ROWS - 1))
+    return net.backbone.read_pages(net.embed(pages.prompts, pages.codes), pages.lengths, tokens)  # type: ignore[operator, no-any-return]
+
+
+def page_logits(
+    net: PolicyNet, pages: WrittenPages
+) -> tuple[Float[Tensor, "context page slot candidate"], Float[Tensor, "context page slot dim"]]:
+    """(logits before any mask, -inf where the pool is padding; hidden vectors that the slots are chosen from)."""
+    vectors = net.item_vectors_of(pages.pool.clamp_min(0))
+    h, hidden = page_hidden(net, pages, vectors)
+    opinion = finite_logprobs(net, h, pages.pool, vectors)
+    base = net.evidence(pages.evidence, opinion).masked_fill(pages.pool < 0, -torch.inf)
+    read = net.page_evidence.pool(pages.pool, net.evidence.standardized(pages.evidence, opinion), base)
+    delta = net.page_head(hidden) @ vectors.mT[:, None] + net.page_evidence.additions(read, pages.choice)
+    logits = base[:, None, None] + delta
+    return (logits if pages.bias is None else logits + pages.bias[:, :, None]), hidden
+
+
+def reference_logits(net: PolicyNet, pages: WrittenPages) -> Float[Tensor, "context page slot candidate"]:
+    """Logits of a policy whose page head is untrained: nothing on the page changes anything, so only prompts are read."""
+    h, _ = net.backbone.prefill(net.embed(pages.prompts, pages.codes), pages.lengths, 2, 0)  # type: ignore[operator]
+    opinion = finite_logprobs(net, h[:, 0], pages.pool)
+    base = net.evidence(pages.evidence, opinion).masked_fill(pages.pool < 0, -torch.inf)
+    logits = base[:, None, None].expand(*pages.choice.shape, -1)
+    return logits if pages.bias is None else logits + pages.bias[:, :, None]
+
+
+def distributions(
+    logits: Float[Tensor, "context page slot candidate"], pages: WrittenPages, temperature: float
+) -> Float[Tensor, "context page slot candidate"]:
+    """Log-probabilities of all allowed candidates of each slot, -inf for others; zeros where nothing was allowed."""
+    masked = (logits / temperature).masked_fill(~pages.allowed, -torch.inf)
+    some = pages.allowed.any(-1, keepdim=True)
+    return torch.where(some, masked, 0.0).log_softmax(-1)
+
+
+def logprobs_of(
+    logprobs: Float[Tensor, "context page slot candidate"],
+    logits: Float[Tensor, "context page slot candidate"],
+    pages: WrittenPages,
+    temperature: float,
+) -> Float[Tensor, "context page slot"]:
+    """Log-probability of each choice; the choice of a layout row counts with the first slot of the row. 0 for empty slots."""
+    chosen = logprobs.gather(-1, pages.choice.clamp_min(0)[..., None]).squeeze(-1)
+    out = torch.where(pages.choice >= 0, chosen, 0.0)
+    for start in pages.starts:
+        values = row_values(logits[:, :, start.slot], start.fits) / temperature
+        some = start.allowed.any(-1, keepdim=True)
+        rows = torch.where(some, values.masked_fill(~start.allowed, -torch.inf), 0.0).log_softmax(-1)
+        row = rows.gather(-1, start.choice.clamp_min(0)[..., None]).squeeze(-1)
+        out = out.index_add(2, torch.tensor([start.slot]), torch.where(start.waiting, row, 0.0)[..., None])
+    return out

@@ -1,0 +1,132 @@
+"""Rollouts: pages that the policy writes while it learns, with all that one step of learning must know of them.
+
+Takes networks and contexts whose candidates are drawn once; writes with the decoder that serves. Knows no reward and no loss.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from pagellm.layout.compiled import CompiledLayout
+from pagellm.layout.masks import PageMasks
+from pagellm.models.codec import encode
+from pagellm.models.composer import candidate_logits
+from pagellm.models.decoding import PageScorer, Writing, blank_trace, write_pages
+from pagellm.models.policy import PolicyNet
+from pagellm.models.run import Run
+from pagellm.models.whole_pages import WrittenPages, distributions, logprobs_of, reference_logits
+from pagellm.types import F32, I32, NO_ITEM, Bool, Contexts, PageBatch
+
+_CHUNK = 256  # contexts whose whole pools are held at once
+_TOGETHER = 128  # contexts whose likeliest pages are written at once
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Contexts that pages are written for, with their candidates: those that the reference policy finds most probable."""
+
+    contexts: Contexts
+    pool: I32  # [context, candidate] rising, NO_ITEM pads
+    evidence: F32  # [context, candidate, feature]
+
+    def __len__(self) -> int:
+        return len(self.pool)
+
+    def take(self, places: np.ndarray) -> Asked:
+        """The contexts at these places."""
+        return Asked(self.contexts.take(places), self.pool[places], self.evidence[places])
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """Pages of one iteration. Axes: context, page of the context's group, slot."""
+
+    pages: WrittenPages
+    batch: PageBatch  # the same pages flat, as rewards take them
+    logprobs: Float[Tensor, "context page slot"]  # at the writing's temperature, before the update
+    reference: Float[Tensor, "context page slot"]  # of the reference policy
+
+    @property
+    def groups(self) -> tuple[int, int]:
+        """(contexts, pages a context)."""
+        return self.logprobs.shape[0], self.logprobs.shape[1]
+
+
+def ask(run: Run, contexts: Contexts, known: Bool, rules: CompiledLayout, candidates: int) -> Asked:
+    """The `candidates` most probable of each context's known [item] candidates, and what the layout pins."""
+    pools, features = [], []
+    required = np.array(rules.required_items, np.int32)
+    for begin in range(0, len(contexts), _CHUNK):
+        some = contexts.take(np.arange(begin, min(begin + _CHUNK, len(contexts))))
+        pool, logits = candidate_logits(run, some, known & rules.eligible)
+        logits = np.where(np.isin(pool, required), -np.inf, logits)
+        best = np.argsort(-logits, axis=1, kind="stable")[:, :candidates]
+        kept = np.where(np.isneginf(np.take_along_axis(logits, best, 1)), NO_ITEM, np.take_along_axis(pool, best, 1))
+        kept = np.pad(kept, ((0, 0), (0, candidates - kept.shape[1])), constant_values=NO_ITEM)
+        kept = np.concatenate([kept, np.tile(required, (len(some), 1))], 1)
+        order = np.argsort(np.where(kept == NO_ITEM, np.iinfo(np.int32).max, kept), axis=1, kind="stable")
+        pools.append(np.take_along_axis(kept, order, 1).astype(np.int32))
+        features.append(run.evidence.features(some, pools[-1]))
+    return Asked(contexts, np.concatenate(pools), np.concatenate(features))
+
+
+@dataclass(frozen=True)
+class Desk:
+    """What any page is written with, whoever writes it."""
+
+    rules: CompiledLayout
+    max_history: int
+
+
+@torch.no_grad()
+def write_rollout(
+    net: PolicyNet, reference: PolicyNet, asked: Asked, desk: Desk, group: int, temperature: float, rng: np.random.Generator
+) -> Rollout:
+    """`group` pages for each context, drawn at this temperature, with log-probabilities under the policy and the reference."""
+    pages, batch, logprobs = write(net, asked, desk, group, Writing(temperature), rng)
+    logits = reference_logits(reference, pages)
+    told = logprobs_of(distributions(logits, pages, temperature), logits, pages, temperature)
+    return Rollout(pages, batch, logprobs, told)
+
+
+def likeliest_pages(net: PolicyNet, asked: Asked, desk: Desk) -> PageBatch:
+    """The page of each context that takes the likeliest item slot by slot, as served pages do."""
+    rng, parts = np.random.default_rng(0), []
+    for begin in range(0, len(asked), _TOGETHER):
+        some = asked.take(np.arange(begin, min(begin + _TOGETHER, len(asked))))
+        parts.append(write(net, some, desk, 1, Writing(logprobs=False), rng)[1])
+    items, row, col = (np.concatenate([getattr(part, name) for part in parts]) for name in ("items", "row", "col"))
+    return PageBatch(asked.contexts, np.arange(len(asked)), items, row, col)
+
+
+@torch.no_grad()
+def write(
+    net: PolicyNet, asked: Asked, desk: Desk, group: int, writing: Writing, rng: np.random.Generator
+) -> tuple[WrittenPages, PageBatch, Float[Tensor, "context page slot"]]:
+    """(`group` pages for each context, the same flat, log-probability of each slot)."""
+    net.eval()
+    rules, prompts = desk.rules, encode(asked.contexts, desk.max_history)
+    items, codes, lengths = (torch.from_numpy(a) for a in (prompts.items, prompts.codes, prompts.lengths))
+    pool, evidence = torch.from_numpy(asked.pool.astype(np.int64)), torch.from_numpy(asked.evidence)
+    groups, first = (len(asked), group), None if rules.layout.order == "policy" else 0
+    masks = PageMasks(rules, np.repeat(asked.pool, group, 0))
+    bias = torch.from_numpy(masks.bias).view(*groups, -1) if masks.bias.any() else None
+    scorer = PageScorer(net, net.embed(items, codes), lengths, pool, evidence, group, rules.places, first)
+    trace = blank_trace(groups, rules.places, asked.pool.shape[1])
+    written = write_pages(scorer, masks, groups, writing, rng, trace=trace)
+    logprobs = torch.from_numpy(written.logprobs)
+    for start in trace.starts:
+        logprobs[:, :, start.slot] += start.logprob
+    place = np.repeat(np.arange(len(asked)), group)
+    row, col = (a.reshape(len(place), -1).astype(np.int16) for a in (trace.row, trace.col))
+    batch = PageBatch(asked.contexts, place, masks.items.astype(np.int32), row, col)
+    pages = WrittenPages(
+        items, codes, lengths, pool, evidence, torch.from_numpy(written.choice), trace.layout_row, trace.allowed, bias,
+        tuple(trace.starts),
+    )  # fmt: skip
+    return pages, batch, logprobs.float()

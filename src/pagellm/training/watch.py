@@ -1,0 +1,88 @@
+"""The watch over a training: which policy was best so far, whether to stop, and what to say at the end. Takes statistics and sightings.
+
+Knows no network: the caller keeps the weights of the best sighting.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from pagellm.config import PPOConfig
+from pagellm.training.canary import Sighting
+from pagellm.training.ppo import Stats
+
+
+@dataclass
+class Watch:
+    """What was seen so far."""
+
+    config: PPOConfig
+    curve: list[Sighting] = field(default_factory=list)
+    best: int = 0  # place in the curve
+    skipped: int = 0  # updates left out
+    stopped: str = ""  # why, in words; empty while it goes on
+
+    def see(self, sighting: Sighting) -> bool:
+        """Takes one sighting in; True where it is the best so far. The first is the reference policy's."""
+        self.curve.append(sighting)
+        better = len(self.curve) == 1 or sighting.value > self.curve[self.best].value
+        if better:
+            self.best = len(self.curve) - 1
+        elif len(self.curve) - 1 - self.best >= self.config.patience:
+            self.stopped = f"the page value of held-out users did not rise for {self.config.patience} looks"
+        if len(self.curve) > 1 and sighting.distinct < self.config.collapse * self.curve[0].distinct:
+            self.stopped = (
+                f"the policy collapsed: {sighting.distinct:.1%} of the pages of held-out users differ, "
+                f"{self.curve[0].distinct:.1%} at the start"
+            )
+        return better
+
+    def count(self, stats: Stats) -> None:
+        """Takes one iteration in."""
+        self.skipped += stats.skipped
+        if stats.kl > self.config.kl_budget:
+            self.stopped = f"the budget of {self.config.kl_budget:g} nats a page is spent ({stats.kl:.1f})"
+
+    @property
+    def verdict(self) -> tuple[str, str, str]:
+        """(healthy, watch or sick; cause; next step), in words."""
+        first, best, last = self.curve[0], self.curve[self.best], self.curve[-1]
+        if self.stopped.startswith("the policy collapsed"):
+            return "sick", self.stopped, "Raise ppo.kl_coef or ppo.temperature, or train with a smaller ppo.lr."
+        if self.best == 0:
+            return (
+                "sick",
+                f"no policy was better for held-out users than the one at the start ({first.value:.4f}; at the end {last.value:.4f}), "
+                f"while the learned reward went from {self.curve[min(1, len(self.curve) - 1)].reward:.2f} to {last.reward:.2f}",
+                "The rewards do not know what these users want: look at `pagellm rewards check`. The policy at the start is kept.",
+            )
+        if self.skipped:
+            return "watch", f"{self.skipped} updates were not finite and were left out", "Train with a smaller ppo.lr."
+        if last.value < best.value - 0.02:
+            return (
+                "watch",
+                f"the page value fell from {best.value:.4f} to {last.value:.4f} after iteration {best.step}: the reward was over-optimized",
+                f"The policy of iteration {best.step} is kept. A larger ppo.kl_coef or ppo.caution lets it go on for longer.",
+            )
+        return (
+            "healthy",
+            f"the page value of held-out users rose from {first.value:.4f} to {best.value:.4f} (hits {best.hits / max(first.hits, 1e-9) - 1:+.1%}, "
+            f"near-duplicates {best.duplicates:.1%} of the slots, before {first.duplicates:.1%}) at {best.kl:.1f} nats from the reference",
+            "Judge it: pagellm evaluate RUN",
+        )
+
+    def as_json(self) -> dict[str, Any]:
+        """For ppo.json: the curve of over-optimization, which sighting was kept, and the verdict."""
+        from dataclasses import asdict
+
+        health, cause, following = self.verdict
+        return {
+            "health": health,
+            "cause": cause,
+            "next": following,
+            "stopped": self.stopped or "all iterations are done",
+            "best": self.curve[self.best].step,
+            "skipped": self.skipped,
+            "curve": [asdict(sighting) | {"root_kl": max(sighting.kl, 0.0) ** 0.5} for sighting in self.curve],
+        }
