@@ -16,6 +16,7 @@ Knows no training. Safetensors, JSON and Parquet only: nothing in a run folder c
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from pagellm.catalog import Catalog
 from pagellm.config import RunConfig
 from pagellm.data.contexts import contexts_between, cut_time
 from pagellm.data.evidence import NAMES, Evidence, build_evidence
+from pagellm.data.likeness import Likeness, likeness_of
 from pagellm.data.log import Log
 from pagellm.data.splits import Split, make_split
 from pagellm.errors import RunError, UsageError
@@ -85,6 +87,11 @@ class Run:
     evidence: Evidence
     net: PolicyNet
     impressions: Impressions | None = None  # None for review-type logs
+
+    @cached_property
+    def likeness(self) -> Likeness:
+        """How alike the catalog's items are, made once a run: its title vectors are the dear part."""
+        return likeness_of(self.catalog, self.content, self.config.pairs.alike)
 
 
 def data_facts(log: Log) -> dict[str, Any]:
