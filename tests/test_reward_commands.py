@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
 import pytest
 
 from pagellm.cli.main import run
+from pagellm.types import PageBatch
 
 FEW = ["--profile", "tiny", "--until", "reward", "--set", "reward.min_steps=60", "--set", "split.held_out=0.3"]
 
@@ -62,12 +64,44 @@ def test_check_prints_laws_and_accuracies_and_writes_them(
     assert "calibration error" in out
 
 
-def test_a_broken_law_exits_4(rewarded: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    from pagellm.rewarding import laws
+def test_a_reward_that_likes_copies_breaks_a_law_and_exits_4(
+    rewarded: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from pagellm.models.multi_grained import MultiGrainedReward, RewardModel, Scores
+    from pagellm.models.reward_files import RewardFacts, load_rewards
+    from pagellm.models.run import Run
+    from pagellm.rewarding import check
 
-    monkeypatch.setitem(laws.LAWS, "engaged_up_raises", ("moving an engaged item up raises the item reward", 1.01))
-    assert run(["rewards", "check", str(rewarded), "--on", "test"]) == 4
-    assert "Broken: engaged_up_raises" in capsys.readouterr().out
+    class Backwards(RewardModel):
+        def scores(self, pages: PageBatch, logged: bool = False) -> Scores:
+            found = super().scores(pages, logged)
+            return replace(found, page=-found.page)
+
+    def wrong(run: Run) -> tuple[MultiGrainedReward, RewardFacts]:
+        reward, facts = load_rewards(run)
+        model = reward.model
+        return replace(reward, model=Backwards(model.net, model.reader, model.look, model.config)), facts
+
+    monkeypatch.setattr(check, "load_rewards", wrong)
+    assert run(["rewards", "check", str(rewarded)]) == 4
+    assert "Broken: duplicate_lowers" in capsys.readouterr().out
+
+
+def test_a_check_of_fewer_pages_says_how_many_of_how_many(
+    rewarded: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = {}
+    for pages in (30, 20_000):
+        file = tmp_path / f"{pages}.json"
+        assert run(["rewards", "check", str(rewarded), "--pages", str(pages), "--json", str(file)]) in (0, 4)
+        judged = found[pages] = json.loads(file.read_text())["judged"]
+        words = f"{judged['pages']:,} of {judged['of_pages']:,} pages, of {judged['users']:,} of {judged['of_users']:,} users"
+        said = capsys.readouterr()
+        assert f"Judged on {words}" in said.out
+        assert words in said.err
+    few, every = found[30], found[20_000]
+    assert few["pages"] <= 30 < every["pages"] == every["of_pages"] == few["of_pages"]
+    assert few["users"] < every["users"] == every["of_users"]
 
 
 def test_pairs_of_the_run_come_from_users_who_are_not_held_out(rewarded: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -94,6 +128,7 @@ def test_a_receipt_is_shown_in_words_and_adds_up(rewarded: Path, tmp_path: Path,
     total = receipt["constant"] + sum(sum(slots.values()) for slots in receipt["parts"].values())
     assert total == pytest.approx(receipt["total"], abs=1e-6)
     assert receipt["best_swap"]["slots"][0] in receipt["without"]
+    assert "if the rules allow it" not in out
     assert run(["compose", str(rewarded), "--user", "u000003", "--json"]) == 0
     assert "receipt" not in json.loads(capsys.readouterr().out)
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -17,9 +17,10 @@ from pagellm.data.contexts import contexts_of
 from pagellm.data.search import TextIndex
 from pagellm.errors import UsageError
 from pagellm.layout.spec import Layout
+from pagellm.layout.validator import Validator
 from pagellm.models.composer import LanguagePolicy
 from pagellm.models.decoding import Writing
-from pagellm.models.multi_grained import Receipt
+from pagellm.models.multi_grained import Keeps, Receipt
 from pagellm.models.reward_files import load_rewards
 from pagellm.models.run import LAYOUT, REWARD, Run
 from pagellm.reporting.receipt import ReceiptView, receipt_view
@@ -73,7 +74,7 @@ class Composed:
         titles = ["" if slot.item == NO_ITEM else self.run.catalog.titles[slot.item] for slot in page.slots]
         parts = {name: values.tolist() for name, values in receipt.parts.items()}
         figures = (receipt.constant, receipt.total, receipt.alone, receipt.swap, receipt.disagreement)
-        return receipt_view([(slot.row, slot.col) for slot in page.slots], titles, parts, *figures)
+        return receipt_view([(slot.row, slot.col) for slot in page.slots], titles, parts, *figures, ruled=True)
 
     @property
     def _row_columns(self) -> tuple[list[str], list[str]]:
@@ -140,13 +141,32 @@ def compose_for(
     drawn = policy.draw([context], only)
     pages = policy.write(drawn, [context], np.random.default_rng(seed), group)[0]
     parts = tuple(policy.parts(drawn, page) if explain else {} for page in pages)
-    receipts = receipts_of(run, context, pages) if explain else (None,) * len(pages)
+    receipts = (
+        receipts_of(run, context, pages, _keeper(run, layout, now, context, pages, drawn.pool[0]))
+        if explain
+        else (None,) * len(pages)
+    )
     facts: dict[str, object] = {"policy": "pagellm", "run": run.folder.name, "data": str(run.facts["name"]), "seed": seed}
     return Composed(run, layout, context, tuple(pages), parts, receipts, facts, notes)
 
 
-def receipts_of(run: Run, context: Context, pages: Sequence[Page]) -> tuple[Receipt | None, ...]:
-    """Where the reward of each page comes from; None for each where the run has learned no rewards."""
+def _keeper(run: Run, layout: Layout, now: int, context: Context, pages: Sequence[Page], pool: I32) -> Keeps:
+    """Whether a page would keep the layout with other items in its slots, as the independent validator finds."""
+    validator, candidates = Validator(layout, run.catalog, now), pool.tolist()
+
+    def keeps(p: int, items: I32) -> bool:
+        page = pages[p]
+        slots = tuple(replace(slot, item=int(item)) for slot, item in zip(page.slots, items[: len(page.slots)], strict=True))
+        return not validator.check(replace(page, slots=slots), context, candidates)
+
+    return keeps
+
+
+def receipts_of(run: Run, context: Context, pages: Sequence[Page], keeps: Keeps | None = None) -> tuple[Receipt | None, ...]:
+    """Where the reward of each page comes from; None for each where the run has learned no rewards.
+
+    With `keeps` only exchanges are offered after which a page keeps its rules.
+    """
     if not (run.folder / REWARD).exists():
         return (None,) * len(pages)
     reward, _ = load_rewards(run)
@@ -155,7 +175,7 @@ def receipts_of(run: Run, context: Context, pages: Sequence[Page]) -> tuple[Rece
     for p, page in enumerate(pages):
         for s, slot in enumerate(page.slots):
             items[p, s], row[p, s], col[p, s] = slot.item, slot.row, slot.col
-    return tuple(reward.explain(PageBatch(contexts_of([context]), np.zeros(len(pages), np.int64), items, row, col)))
+    return tuple(reward.explain(PageBatch(contexts_of([context]), np.zeros(len(pages), np.int64), items, row, col), keeps))
 
 
 def _receipt_json(page: Page, receipt: Receipt | None) -> dict[str, Any]:

@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from models.small_shop import small_catalog, small_log
+from pagellm import composition
 from pagellm.composition import compose_for, make_context, parse_time
+from pagellm.config import RewardConfig
+from pagellm.data.look import Look
 from pagellm.errors import DataError, UsageError
 from pagellm.layout.spec import Layout
 from pagellm.layout.validator import Validator
 from pagellm.models.composer import LanguagePolicy
 from pagellm.models.decoding import Writing
-from pagellm.models.run import Run
+from pagellm.models.multi_grained import MultiGrainedReward, RewardModel
+from pagellm.models.page_inputs import PageReader
+from pagellm.models.reward import RewardNet
+from pagellm.models.run import REWARD, Run
 from pagellm.types import NO_ITEM, Context, Page, PagePolicy
 from tiny_run import fresh_run
 
@@ -222,6 +231,62 @@ def test_explained_parts_name_every_shown_slot() -> None:
     assert list(parts) == ["r0c0", "r0c1", "r0c2", "r0c3"]
     assert all(set(p) == {"language model", "pairs", "popularity", "text", "profile"} for p in parts.values())
     assert all(np.isfinite(list(p.values())).all() for p in parts.values())
+
+
+def with_rewards(folder: Path, monkeypatch: pytest.MonkeyPatch) -> MultiGrainedReward:
+    """Gives the run rewards of drawn weights."""
+    torch.manual_seed(3)
+    config, run = RewardConfig(members=2), dataclasses.replace(RUN, folder=folder)
+    (folder / REWARD).touch()
+    reader = PageReader(run.net, run.evidence, run.likeness, run.catalog.shown, 20)
+    reward = MultiGrainedReward(RewardModel(RewardNet(config).eval(), reader, Look(), config))
+    monkeypatch.setattr(composition, "load_rewards", lambda run: (reward, None))
+    return reward
+
+
+def test_a_receipt_offers_only_exchanges_that_keep_the_layout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with_rewards(tmp_path, monkeypatch)
+    run, validator, kept, gained = dataclasses.replace(RUN, folder=tmp_path), Validator(RULED, RUN.catalog, NOW), [], 0
+    for number in range(6):
+        made = compose_for(run, user=f"u{number}", layout=RULED, explain=True)
+        (page,), (offered,), (free,) = made.pages, made.receipts, composition.receipts_of(run, made.context, made.pages)
+        assert offered is not None
+        assert free is not None
+        assert free.swap is not None
+        slots = list(page.slots)
+        assert slots[1].item == 9, "pinned"
+        every = {}
+        for a, b in itertools.combinations(range(len(slots)), 2):
+            items = [slot.item for slot in slots]
+            items[a], items[b] = items[b], items[a]
+            other = dataclasses.replace(
+                page, slots=tuple(dataclasses.replace(s, item=i) for s, i in zip(slots, items, strict=True))
+            )
+            every[a, b] = not validator.check(other, made.context)
+        kept.append(every[free.swap[:2]])
+        if offered.swap is None:
+            assert not any(every.values())
+            continue
+        assert every[offered.swap[:2]]
+        assert 1 not in offered.swap[:2]
+        assert offered.swap[2] <= free.swap[2]
+        gained += offered.swap[2] > 0
+        words = " ".join(made.views[0].receipt.lines)
+        assert ("and keeps the rules" in words) == (offered.swap[2] > 0)
+        assert "if the rules allow it" not in words
+    assert gained
+    assert not all(kept), "without rules some best exchange breaks them"
+
+
+def test_title_vectors_are_made_once_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    from pagellm.data import likeness
+
+    made: list[int] = []
+    vectors = likeness.title_vectors
+    monkeypatch.setattr(likeness, "title_vectors", lambda catalog: made.append(1) or vectors(catalog))
+    run = dataclasses.replace(RUN)
+    assert run.likeness is run.likeness
+    assert len(made) == 1
 
 
 def test_times_are_read_as_written() -> None:

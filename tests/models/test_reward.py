@@ -163,6 +163,43 @@ def test_a_receipt_adds_up_and_tells_the_truth() -> None:
         assert receipt.disagreement > 0
 
 
+def test_only_exchanges_that_keep_the_rules_are_offered() -> None:
+    few = PAGES.take(np.arange(12))
+    free = REWARD.explain(few)
+    asked: list[int] = []
+
+    def first_stays(p: int, items: np.ndarray) -> bool:
+        asked.append(p)
+        return bool(items[0] == few.items[p, 0])
+
+    for p, receipt in enumerate(REWARD.explain(few, first_stays)):
+        gains = {
+            swap: REWARD.explain(few.take(np.array([p])).with_items(exchanged(few.items[p], swap)))[0].total - receipt.total
+            for swap in combinations([slot for slot in receipt.alone if slot], 2)
+        }
+        assert (receipt.swap is None) == (not gains)
+        if receipt.swap is not None:
+            assert receipt.swap[2] == pytest.approx(max(gains.values()), abs=1e-5)
+            assert gains[receipt.swap[:2]] == pytest.approx(max(gains.values()), abs=1e-5)
+            assert free[p].swap is not None
+            assert free[p].swap[2] >= receipt.swap[2] - 1e-6
+    assert set(asked) == set(range(12))
+    assert all(r.swap is None for r in REWARD.explain(few, lambda p, items: False))
+
+
+def exchanged(items: np.ndarray, slots: tuple[int, int]) -> np.ndarray:
+    out = items.copy()
+    out[list(slots)] = items[list(slots[::-1])]
+    return out[None]
+
+
+def test_a_page_of_a_context_that_is_not_there_is_an_error() -> None:
+    for place in (-1, 10):
+        lost = PageBatch(PAGES.contexts, np.full(len(PAGES), place), PAGES.items, PAGES.row, PAGES.col)
+        with pytest.raises(DataError, match="there are 10, from 0"):
+            REWARD(lost)
+
+
 def test_whitening_in_batches_equals_all_at_once_and_spreads_within_contexts() -> None:
     rng = np.random.default_rng(2)
     place = np.repeat(np.arange(50), 10)
@@ -222,6 +259,8 @@ def test_rewards_score_texts_as_trl_calls_them() -> None:
     assert whole([""], [""], [0]) == [None]
     hidden = TextReward(REWARD, hiding(RUN.catalog, 5), few.contexts)
     assert hidden([""], [f"- {titles[5]}\n"], [0]) == [None], "what may not be shown makes no page"
+    with pytest.raises(DataError, match=r"column context must hold places in the 10 contexts, from 0\. Got -1"):
+        whole([""], texts[:1], [-1])
     rows: list[PageBatch] = []
 
     def remember(pages: PageBatch) -> np.ndarray:
@@ -231,6 +270,21 @@ def test_rewards_score_texts_as_trl_calls_them() -> None:
     TextReward(remember, RUN.catalog, few.contexts, columns=2)([""] * 5, texts, context)
     assert rows[0].row[0].tolist() == [0, 0, 1, 1, 2, 2]
     assert rows[0].col[0].tolist() == [0, 1, 0, 1, 0, 1]
+
+
+def test_titles_that_are_missing_or_were_cut_at_a_space_are_read_back() -> None:
+    long = "tea " * 50 + "of the hills"  # 200 characters end in a space
+    named = dict(enumerate(RUN.catalog.frame["title"])) | {3: "", 4: long}
+    catalog = Catalog(RUN.catalog.frame.with_columns(title=pl.Series(list(named.values()))))
+    assert catalog.titles[4].endswith(" ")
+    seen: list[list[int]] = []
+
+    def remember(pages: PageBatch) -> np.ndarray:
+        seen.extend(pages.items.tolist())
+        return np.zeros(len(pages), np.float32)
+
+    TextReward(remember, catalog, PAGES.contexts)([""], ["".join(f"- {catalog.titles[i]}\n" for i in (2, 3, 4))], [0])
+    assert seen == [[2, 3, 4]]
 
 
 def hiding(catalog: Catalog, item: int) -> Catalog:

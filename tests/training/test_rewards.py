@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -153,6 +154,37 @@ def test_a_typical_defect_of_each_family_costs_one() -> None:
         some = np.flatnonzero(pairs.family == family)
         gap = scores[pairs.chosen[some], place] - scores[pairs.rejected[some], place]
         assert float(gap.abs().mean()) == pytest.approx(1, rel=1e-4), family.name
+
+
+def test_a_head_that_tells_nothing_apart_is_not_blown_up() -> None:
+    """With one chance for every item its gaps are rounding. Weighed by that, one second copy cost ten million typical defects."""
+    pairs = table(600)
+    net = fitted(pairs)
+    net.slope.zero_()
+    net.intercept.fill_(-3.0)
+    measure_spread(net, pairs)
+    assert net.spread[:2].tolist() == [1, 1]
+    assert (net.spread[2:] != 1).all()
+    inputs = pairs.pages.inputs(np.arange(50))
+    copies = inputs.relations.clone()
+    copies[:, 1, RELATIONS.index("repeat")] = 1
+    with torch.no_grad():
+        fresh, stale = (net.page_scores(replace(inputs, relations=r)).mean(-1) / net.spread for r in (inputs.relations, copies))
+    lost = (fresh - stale)[:, :2]
+    assert (lost > 0).all()
+    assert (lost < 0.1).all()
+
+
+def test_a_family_without_a_pair_is_refused_before_anything_is_fitted() -> None:
+    """A draw of the pairs may miss a small family, whose mean gap would then be no number."""
+    from pagellm.data.look import Look
+    from pagellm.data.preferences.pairs import empty_pairs
+    from pagellm.errors import DataError
+    from pagellm.training.reward_modeling import pair_table
+    from rewarding.right_reward import RUN, Right, reward_of
+
+    with pytest.raises(DataError, match=r"is of: relevance, ranking, diversity, redundancy, swap\. .*reward\.pairs"):
+        pair_table(empty_pairs(), RUN.split.log, reward_of(Right).model.reader, Look())
 
 
 def rewarded(shop: Path, run: Path, *more: str, resume: bool = False) -> Path:

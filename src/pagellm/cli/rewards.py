@@ -24,6 +24,12 @@ Window = Annotated[
     ),
 ]
 Json = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write all figures as JSON.")]
+Pages = Annotated[
+    int,
+    typer.Option(
+        "--pages", metavar="N", min=10, help="Pages that are judged at most; of more, users are drawn with all of theirs."
+    ),
+]
 Seed = Annotated[int, typer.Option("--seed", min=0, max=2**31 - 1, help="Of all draws.")]
 
 
@@ -33,7 +39,7 @@ def root() -> None:
 
 
 @app.command()
-def check(run: RunFolder, on: Window = "choices", as_json: Json = None, seed: Seed = 0) -> None:
+def check(run: RunFolder, on: Window = "choices", as_json: Json = None, seed: Seed = 0, pages: Pages = 20_000) -> None:
     """Check the laws that every reward must obey, and its accuracy on users and defects that it has not met.
 
     Exits 4 where a law is broken.
@@ -42,8 +48,9 @@ def check(run: RunFolder, on: Window = "choices", as_json: Json = None, seed: Se
 
     from pagellm.rewarding.check import check_rewards
 
-    found = check_rewards(run, on, seed, tell=lambda line: typer.echo(line, err=True))
+    found = check_rewards(run, on, seed, lambda line: typer.echo(line, err=True), pages)
     console = Console(markup=False, highlight=False)
+    console.print(f"Judged on {found.sample.words}")
     console.print(_laws(found.laws))
     console.print(_accuracies(found.trained, "Told apart: pairs like those that the rewards learned from, of held-out users"))
     console.print(_accuracies(found.unseen, "Told apart: defects that they never learned from"))

@@ -9,7 +9,9 @@ Takes pages as catalog indexes, gives numbers. Knows no training and no files.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import combinations
 
 import numpy as np
@@ -19,11 +21,15 @@ from pagellm.config import RewardConfig
 from pagellm.data.look import Look
 from pagellm.models.page_inputs import PageInputs, PageReader
 from pagellm.models.reward import FAMILIES, RewardNet
-from pagellm.types import F32, F64, NO_ITEM, PageBatch
+from pagellm.types import F32, F64, I32, NO_ITEM, PageBatch
 
 _CHUNK = 2_048  # pages that are scored at once
 _VARIANTS = 512  # of a page that are scored at once
 _MOST_EXCHANGED = 60  # items of a page whose exchanges are all tried
+_MOST_ASKED = 200  # exchanges, those that gain most, of which is asked whether the page keeps its rules: some milliseconds each
+
+Keeps = Callable[[int, I32], bool]
+"""Whether page p of a batch would keep its rules with these items [slot]."""
 
 
 @dataclass(frozen=True)
@@ -169,14 +175,18 @@ class MultiGrainedReward:
         page = (scores.cautious(self.caution) - self.page.mean) / self.page.spread
         return np.asarray((1 - self.alpha) * item + self.alpha * page, np.float64)
 
-    def explain(self, pages: PageBatch) -> list[Receipt]:
+    def explain(self, pages: PageBatch, keeps: Keeps | None = None) -> list[Receipt]:
         """The receipt of each page: where its reward comes from, to the last slot.
 
         Exchanges are tried on pages of up to 60 items: their number grows with the square of it, and the work with its fourth power.
+        With `keeps` the best of those is offered after which the page keeps its rules, among the 200 that gain most; without, of all.
         """
-        return [self._receipt(pages.take(np.array([p]))) for p in range(len(pages))]
+        return [
+            self._receipt(pages.take(np.array([p])), (lambda items: True) if keeps is None else partial(keeps, p))
+            for p in range(len(pages))
+        ]
 
-    def _receipt(self, page: PageBatch) -> Receipt:
+    def _receipt(self, page: PageBatch, keeps: Callable[[I32], bool]) -> Receipt:
         filled = np.flatnonzero(page.items[0] != NO_ITEM)
         swaps = list(combinations(filled.tolist(), 2)) if len(filled) <= _MOST_EXCHANGED else []
         totals = self._variants(page, filled, swaps)
@@ -186,7 +196,8 @@ class MultiGrainedReward:
         every = {name: parts[:, place] for place, name in enumerate(FAMILIES)} | {"item": item}
         total = float(self.totals(scores)[0])
         gains = totals[len(filled) :] - total
-        best = int(gains.argmax()) if len(gains) else -1
+        order = np.argsort(-gains, kind="stable")[:_MOST_ASKED]
+        best = next((int(at) for at in order if keeps(_exchanged(page.items[0], swaps[at]))), -1)
         members = scores.item[0].sum(0, dtype=np.float64) * (1 - self.alpha) / self.item.spread
         members += scores.page_total[0] * self.alpha / self.page.spread
         return Receipt(
@@ -209,8 +220,7 @@ class MultiGrainedReward:
                 if n < len(filled):
                     items[row, filled[n]] = NO_ITEM
                 else:
-                    pair = list(swaps[n - len(filled)])
-                    items[row, pair] = items[row, pair[::-1]]
+                    items[row] = _exchanged(page.items[0], swaps[n - len(filled)])
             where = (np.repeat(a, len(some), 0) for a in (page.row, page.col))
             totals.append(
                 self.totals(self.model.scores(PageBatch(page.contexts, np.repeat(page.place, len(some)), items, *where)))
@@ -227,5 +237,12 @@ class Receipt:
     constant: float  # what whitening and caution take off the page
     total: float
     alone: dict[int, float]  # filled slot -> what the page would lose without it
-    swap: tuple[int, int, float] | None  # the exchange of two slots that gains most (loses least), and its gain
+    swap: tuple[int, int, float] | None  # of the exchanges of two slots that may be, the one that gains most, and its gain
     disagreement: float  # standard deviation of the total over the ensemble
+
+
+def _exchanged(items: I32, slots: tuple[int, int]) -> I32:
+    """The page [slot] with the items of two slots exchanged."""
+    out, (a, b) = items.copy(), slots
+    out[a], out[b] = items[b], items[a]
+    return out

@@ -82,6 +82,10 @@ class PageReader:
         what is hidden by now, as pages that were shown in the past do.
         """
         self._check(pages, logged)
+        if len(place) and not 0 <= int(place.min()) <= int(place.max()) < len(contexts):
+            raise DataError(
+                f"Pages to be scored are of contexts {int(place.min())} to {int(place.max())}, and there are {len(contexts):,}, from 0."
+            )
         order = np.argsort(place, kind="stable")  # pages of one context side by side
         index, begin = np.zeros(pages.shape, np.int64), 1
         rows = [np.zeros((1, len(FEATURES)), np.float32)]  # what empty slots point to

@@ -22,9 +22,10 @@ from torch import Tensor, nn
 
 from pagellm.config import RewardConfig
 from pagellm.data.page_relations import RELATIONS
+from pagellm.data.preferences.pairs import Family
 from pagellm.models.page_inputs import CONSUMED, FEATURES, REPEAT, PageInputs
 
-FAMILIES = ("relevance", "ranking", "diversity", "redundancy")
+FAMILIES = tuple(family.name.lower() for family in Family if family != Family.SWAP)
 """Heads of the page reward, by the code of their `Family`."""
 
 VALUED = ("relevance", "ranking", "item")

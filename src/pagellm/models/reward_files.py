@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pagellm.data.likeness import Likeness, likeness_of
 from pagellm.data.look import Look
 from pagellm.errors import RunError
 from pagellm.models.multi_grained import MultiGrainedReward, RewardModel, Whitening
@@ -74,12 +73,11 @@ def _facts(saved: dict[str, Any]) -> RewardFacts:
     )
 
 
-def load_rewards(run: Run, likeness: Likeness | None = None) -> tuple[MultiGrainedReward, RewardFacts]:
+def load_rewards(run: Run) -> tuple[MultiGrainedReward, RewardFacts]:
     """The rewards of a run, whitened as on the pages that they learned from. Raises RunError where the run has learned none."""
     config = run.config
     net = RewardNet(config.reward, config.split.repeats)
     facts = read_rewards(run.folder, net)
-    alike = likeness or likeness_of(run.catalog, run.content, config.pairs.alike)
-    reader = PageReader(run.net, run.evidence, alike, run.catalog.shown, config.model.max_history)
+    reader = PageReader(run.net, run.evidence, run.likeness, run.catalog.shown, config.model.max_history)
     model = RewardModel(net.eval(), reader, facts.look, config.reward)
     return MultiGrainedReward(model, Whitening(*facts.page), Whitening(*facts.item)), facts

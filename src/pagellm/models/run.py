@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ from pagellm.catalog import Catalog
 from pagellm.config import RunConfig
 from pagellm.data.contexts import contexts_between, cut_time
 from pagellm.data.evidence import NAMES, Evidence, build_evidence
-from pagellm.data.likeness import Likeness
+from pagellm.data.likeness import Likeness, likeness_of
 from pagellm.data.log import Log
 from pagellm.data.splits import Split, make_split
 from pagellm.errors import RunError, UsageError
@@ -104,6 +105,11 @@ class Run:
         if policy == "ppo" and self.tuned is None:
             raise RunError(f"The run {self.folder} has no policy of the stage ppo. Train it: pagellm train DATA --until ppo --resume")
         return self.net if policy == "sft" else self.policy
+
+    @cached_property
+    def likeness(self) -> Likeness:
+        """How alike the catalog's items are, made once a run: its title vectors are the dear part."""
+        return likeness_of(self.catalog, self.content, self.config.pairs.alike)
 
 
 def data_facts(log: Log) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from pagellm.catalog import Catalog
+from pagellm.errors import DataError
 from pagellm.types import NO_ITEM, Contexts, PageBatch, PageReward
 
 _BULLET = "- "
@@ -33,7 +34,7 @@ class TextReward:
         self._columns, shown = columns, catalog.shown
         for place, title in enumerate(catalog.titles):
             if shown[place]:
-                self._places.setdefault(title, place)
+                self._places.setdefault(title.strip(), place)  # a title that was cut may end in a space
 
     def __call__(
         self, prompts: Sequence[Any], completions: Sequence[Any], context: Sequence[int], **columns: Any
@@ -49,7 +50,7 @@ class TextReward:
             items[at, : len(pages[p])] = pages[p]
         order = np.tile(np.arange(items.shape[1], dtype=np.int16), (len(real), 1))
         row, col = np.divmod(order, self._columns or items.shape[1])
-        place = np.array([int(context[p]) for p in real], np.int64)
+        place = np.array([self._place(context[p]) for p in real], np.int64)
         scores = self._reward(PageBatch(self._contexts, place, items, row, col))
         for p, score in zip(real, scores if scores.ndim == 1 else scores.sum(1), strict=True):
             out[p] = float(score)
@@ -59,5 +60,14 @@ class TextReward:
         """Items of a completion, plain or in chat form; empty where it is no page of this catalog."""
         text = completion if isinstance(completion, str) else "".join(str(message["content"]) for message in completion)
         lines = [line.strip() for line in text.splitlines() if line.strip()]
-        items = [self._places.get(line.removeprefix(_BULLET), NO_ITEM) for line in lines]
+        titles = ["" if line == _BULLET.strip() else line.removeprefix(_BULLET).strip() for line in lines]
+        items = [self._places.get(title, NO_ITEM) for title in titles]
         return [] if NO_ITEM in items else items
+
+    def _place(self, context: int) -> int:
+        """The context's place. Raises DataError for one that is not there: a negative one would be another's."""
+        if not 0 <= int(context) < len(self._contexts):
+            raise DataError(
+                f"The column context must hold places in the {len(self._contexts):,} contexts, from 0. Got {int(context)}."
+            )
+        return int(context)

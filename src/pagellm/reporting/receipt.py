@@ -54,9 +54,10 @@ def receipt_view(
     alone: Mapping[int, float],
     swap: tuple[int, int, float] | None,
     disagreement: float,
+    ruled: bool = False,
 ) -> ReceiptView:
     """Builds the view. `places` (row and column from 0), `titles` and each of `parts` are of all slots, empty ones among them; `alone` and
-    `swap` name slots by their place in these."""
+    `swap` name slots by their place in these. `ruled`: whether `swap` is known to keep the layout's rules."""
     filled = sorted(alone)
     slots = tuple(
         SlotReceipt(_words(places[s]), plain(titles[s]), tuple(float(parts[name][s]) for name in WORDS), alone[s]) for s in filled
@@ -70,12 +71,18 @@ def receipt_view(
         if least.alone < 0:
             lines.append(f"Worth least: {_named(least)}. Without it the page would gain {-least.alone:.2f}.")
     if swap is not None:
-        a, b, gain = swap
-        one, other = (f"{_words(places[s])} (“{cut(plain(titles[s]), _TITLE)}”)" for s in (a, b))
-        better = f"Exchanging {one} and {other} would gain {gain:.2f}, if the rules allow it."
-        lines.append(better if gain > 0 else "No exchange of two slots would make it better.")
+        lines.append(_counter_swap(swap, places, titles, ruled))
     lines.append(f"How sure: the models that scored it differ by {disagreement:.2f}.")
     return ReceiptView(tuple(WORDS.values()), slots, constant, total, tuple(lines))
+
+
+def _counter_swap(swap: tuple[int, int, float], places: Sequence[tuple[int, int]], titles: Sequence[str], ruled: bool) -> str:
+    """What the best exchange of two slots would gain, if any gains."""
+    a, b, gain = swap
+    if gain <= 0:
+        return f"No exchange of two slots {'that the rules allow ' if ruled else ''}would make it better."
+    one, other = (f"{_words(places[s])} (“{cut(plain(titles[s]), _TITLE)}”)" for s in (a, b))
+    return f"Exchanging {one} and {other} would gain {gain:.2f}{', and keeps the rules' if ruled else ', if the rules allow it'}."
 
 
 def _named(slot: SlotReceipt) -> str:

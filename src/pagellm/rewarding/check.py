@@ -14,6 +14,7 @@ from pagellm.models.run import load_run
 from pagellm.pipeline import set_threads
 from pagellm.rewarding.judge import judge_of
 from pagellm.rewarding.laws import laws_of
+from pagellm.rewarding.sampling import MOST_PAGES, Sample
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class RewardCheck:
     facts: RewardFacts
     cases: list[Cases]  # of `trained`, for whoever pools seeds
     unseen_cases: list[Cases]
+    sample: Sample  # how many pages were judged, of how many
 
     @property
     def broken(self) -> list[Law]:
@@ -41,6 +43,7 @@ class RewardCheck:
         return {
             "run": self.run,
             "window": self.window,
+            "judged": self.sample.as_json(),
             "laws": {law.name: law.as_json() for law in self.laws},
             "pair_accuracy": accuracy,
             "calibration": self.calibration.as_json(),
@@ -66,13 +69,17 @@ class RewardCheck:
         return out
 
 
-def check_rewards(folder: Path, window: str = "choices", seed: int = 0, tell: Callable[[str], None] = print) -> RewardCheck:
-    """Judges the rewards of a run. Raises RunError where it has none, UsageError for an unknown window, DataError for an empty one."""
+def check_rewards(
+    folder: Path, window: str = "choices", seed: int = 0, tell: Callable[[str], None] = print, pages: int = MOST_PAGES
+) -> RewardCheck:
+    """Judges the rewards of a run on at most so many pages. Raises RunError where it has none, UsageError for an unknown window,
+    DataError for an empty one."""
     run = load_run(folder)
     set_threads(run.config)
     reward, facts = load_rewards(run)
-    judge = judge_of(run, reward, window, seed)
-    tell(f"Judging on {sum(len(s) for s in judge.chunks):,} pages of held-out users with feedback, {window}")
+    judge = judge_of(run, reward, window, seed, pages)
+    tell(f"Judging held-out users, {window}: {judge.sample.words}; feedback on {sum(len(s) for s in judge.chunks):,}")
     trained, unseen = judge.trained(), judge.unseen()
     known, new = ([pair_accuracy(cases, seed) for cases in kinds] for kinds in (trained, unseen))
-    return RewardCheck(folder.name, window, laws_of(judge, unseen), known, new, judge.calibration(), facts, trained, unseen)
+    laws = laws_of(judge, unseen)
+    return RewardCheck(folder.name, window, laws, known, new, judge.calibration(), facts, trained, unseen, judge.sample)

@@ -8,7 +8,7 @@ the right reason.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -23,6 +23,7 @@ from pagellm.evaluation.reward_checks import Calibration, Cases, calibration
 from pagellm.models.composer import PolicyRanker
 from pagellm.models.multi_grained import MultiGrainedReward
 from pagellm.models.run import Run
+from pagellm.rewarding.sampling import MOST_PAGES, Sample, draw_users
 from pagellm.training.pair_sources import PairSource, known_before, policy_candidates, situations
 from pagellm.training.reward_modeling import pair_contexts
 from pagellm.types import F32, F64, I32, NO_ITEM, PageBatch
@@ -31,6 +32,7 @@ WINDOWS = ("choices", "test")
 """Windows of time that rewards may be judged on: what choices are made on, or what figures come from, once."""
 
 _NEVER = -30.0  # logit of what is not among the policy's candidates
+_AT_ONCE = 20_000  # pairs whose pages are read and scored at once
 
 
 def judged_source(run: Run, window: str) -> PairSource:
@@ -43,6 +45,10 @@ def judged_source(run: Run, window: str) -> PairSource:
     return PairSource(log, run.impressions, policy_candidates(run, known), begin, end, known, users, flat=True)
 
 
+Logits = dict[tuple[int, int, int], tuple[I32, F32]]
+"""Candidates and logits of situations, by user, time and page."""
+
+
 @dataclass(frozen=True)
 class Judge:
     """What is judged and with what."""
@@ -53,6 +59,7 @@ class Judge:
     chunks: list[Situations]
     engaged: Engaged
     seed: int
+    sample: Sample
 
     def trained(self) -> list[Cases]:
         """Kinds of pairs that the rewards learned from."""
@@ -85,10 +92,16 @@ class Judge:
 
     def _scores(self, pairs: Pairs) -> tuple[F64, F64, F64]:
         """(score by the pair's own family, by the whole reward, by the reference policy), [pair, 2] each: chosen and rejected."""
+        logits = self._logits()
+        places = np.array_split(np.arange(len(pairs)), max(1, -(-len(pairs) // _AT_ONCE)))
+        parts = [self._some_scores(pairs.take(some), logits) for some in places]
+        own, whole, probe = (np.concatenate(columns) for columns in zip(*parts, strict=True))
+        return own, whole, probe
+
+    def _some_scores(self, pairs: Pairs, logits: Logits) -> tuple[F64, F64, F64]:
         contexts, place = pair_contexts(pairs, self.source.log)
         columns: list[list[F64]] = [[], [], []]
         swap = pairs.family == Family.SWAP
-        logits = self._logits()
         for items in (pairs.chosen, pairs.rejected):
             batch = PageBatch(contexts, place, items, pairs.row, pairs.col)
             scores = self.reward.model.scores(batch, logged=True)
@@ -102,7 +115,7 @@ class Judge:
         own, whole, probe = (np.stack(c, 1) for c in columns)
         return own, whole, probe
 
-    def _logits(self) -> dict[tuple[int, int, int], tuple[I32, F32]]:
+    def _logits(self) -> Logits:
         """Candidates and logits of each situation, by user, time and page."""
         return {
             (int(u), int(t), int(p)): (pool, logits)
@@ -138,11 +151,16 @@ class Judge:
         return calibration(predicted, happened, self.seed)
 
 
-def judge_of(run: Run, reward: MultiGrainedReward, window: str, seed: int) -> Judge:
-    """The judge of a window. Raises UsageError for an unknown one, DataError where no held-out user engaged with anything in it."""
+def judge_of(run: Run, reward: MultiGrainedReward, window: str, seed: int, most: int = MOST_PAGES) -> Judge:
+    """The judge of a window, on at most so many pages: where there are more, users are drawn, each with all of theirs.
+
+    Raises UsageError for an unknown window, DataError where no held-out user engaged with anything in it.
+    """
     if window not in WINDOWS:
         raise UsageError(f"The window must be one of {', '.join(WINDOWS)}. Got {window!r}.")
     source = judged_source(run, window)
+    sample = draw_users(source, most, seed)
+    source = replace(source, users=sample.users)
     found = situations(source, run.config.pairs.slots, seed)
     chunks = [s.take(np.flatnonzero((s.gain > 0).any(1))) for s in found.chunks]
     chunks = [s for s in chunks if len(s)]
@@ -150,7 +168,7 @@ def judge_of(run: Run, reward: MultiGrainedReward, window: str, seed: int) -> Ju
         raise DataError(
             f"No page of a held-out user in the window {window!r} has feedback. Hold out more: --set split.held_out=0.3"
         )
-    return Judge(run, reward, source, chunks, found.engaged.among(source.allowed), seed)
+    return Judge(run, reward, source, chunks, found.engaged.among(source.allowed), seed, sample)
 
 
 def _log_prob(candidates: tuple[I32, F32], page: I32) -> float:

@@ -22,12 +22,14 @@ from pagellm.config import RewardConfig
 from pagellm.data.contexts import contexts_at
 from pagellm.data.look import Look
 from pagellm.data.preferences.pairs import Family, Pairs
+from pagellm.errors import DataError
 from pagellm.models.page_inputs import PageReader, PageTable
 from pagellm.models.reward import FAMILIES, VALUED, RewardNet
 from pagellm.training.sft import Step
 from pagellm.types import F32, I64, Contexts, Interactions
 
 _MOST_STANDARDIZED = 200_000  # rows that mean and deviation are taken from
+_ROUNDING = 1e-5  # gaps within this share of the scores themselves are those of float32 sums
 
 
 @dataclass(frozen=True)
@@ -50,14 +52,18 @@ class PairTable:
 
 
 def pair_table(pairs: Pairs, log: Interactions, reader: PageReader, look: Look) -> PairTable:
-    """Reads both pages of every pair; a page that many pairs share is read once."""
+    """Reads both pages of every pair; a page that many pairs share is read once. Raises DataError where a family has no pair."""
+    lacking = [family.name.lower() for family in Family if not (pairs.family == family).any()]
+    if lacking:
+        raise DataError(
+            f"None of the {len(pairs):,} pairs that rewards learn from is of: {', '.join(lacking)}. Draw more of them: reward.pairs."
+        )
     contexts, place = pair_contexts(pairs, log)
     seen = look.of(pairs.chosen, pairs.row, pairs.col)
     both = np.concatenate([pairs.chosen, pairs.rejected])
     where = np.concatenate([place, place])
-    key = np.concatenate(
-        [where[:, None], both, np.concatenate([pairs.row, pairs.row]) * 1_000 + np.concatenate([pairs.col, pairs.col])], 1
-    )
+    spots = pairs.row.astype(np.int64) * 1_000 + pairs.col
+    key = np.concatenate([where[:, None], both, np.concatenate([spots, spots])], 1)
     _, first, inverse = np.unique(key, axis=0, return_index=True, return_inverse=True)
     table = reader.read(contexts, where[first], both[first], np.concatenate([seen, seen])[first], logged=True)
     chosen, rejected = np.split(inverse.ravel(), 2)
@@ -200,14 +206,15 @@ def measure_spread(net: RewardNet, table: PairTable) -> None:
     """Sets what families are weighed by: the mean gap of a family's score on its own pairs. A typical defect of each then costs one unit.
 
     The spread over all pages would not do: contexts differ more in how much anybody engages than a defect costs. `center` is the mean
-    score of the chosen pages.
+    score of the chosen pages. A head that tells nothing apart (see `calibrate`) gets spread 1: its gaps are rounding, not to be blown up.
     """
     scores = torch.cat([net.page_scores(table.pages.inputs(some)).mean(-1) for some in _chunks(len(table.pages))])
     net.center.copy_(scores[torch.from_numpy(np.unique(table.chosen))].mean(0))
     for place in range(len(FAMILIES)):
         pairs = np.flatnonzero(table.family == place)
         gap = scores[torch.from_numpy(table.chosen[pairs]), place] - scores[torch.from_numpy(table.rejected[pairs]), place]
-        net.spread[place] = gap.abs().mean().clamp_min(1e-9)
+        mean, size = gap.abs().mean(), scores[:, place].abs().mean()
+        net.spread[place] = torch.where(mean <= _ROUNDING * size, 1.0, mean.clamp_min(1e-9))
 
 
 def _chunks(count: int, size: int = 2_000) -> list[np.ndarray]:

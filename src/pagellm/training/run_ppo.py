@@ -18,7 +18,7 @@ import numpy as np
 from pagellm.config import RunConfig
 from pagellm.data.cohorts import held_out_users
 from pagellm.data.contexts import contexts_between, cut_time
-from pagellm.data.likeness import Likeness, likeness_of
+from pagellm.data.likeness import Likeness
 from pagellm.errors import DataError
 from pagellm.layout.compiled import compile_layout
 from pagellm.layout.spec import Layout
@@ -102,10 +102,10 @@ class Stage:
 def open_stage(run: Run, layout: Layout) -> Stage:
     """Everything at its start. Raises DataError where the reward window or the held-out users bring too little."""
     config, log = run.config, run.split.log
-    likeness = likeness_of(run.catalog, run.content, config.pairs.alike)
-    rewards, facts = load_rewards(run, likeness)
+    likeness = run.likeness
+    rewards, facts = load_rewards(run)
     rewards.page, rewards.item, rewards.caution = Whitening(), Whitening(), config.ppo.caution
-    begin, end = windows(run)[0]
+    end = windows(run)[0][1]
     desk = Desk(compile_layout(layout, run.catalog, end), config.model.max_history)
     known = known_before(log, run.catalog, end)
     learned, watched = asked_contexts(run)

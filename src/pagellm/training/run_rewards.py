@@ -15,7 +15,6 @@ import torch
 from pagellm.config import RunConfig
 from pagellm.data.cohorts import held_out_users
 from pagellm.data.contexts import contexts_between
-from pagellm.data.likeness import likeness_of
 from pagellm.data.log import Log
 from pagellm.data.look import Look
 from pagellm.data.preferences.mining import MiningReport
@@ -45,7 +44,7 @@ def learn_rewards(run: Run, tell: Callable[[str], None]) -> Iterator[Step]:
     """Mines pairs from the run's reward window, fits both rewards, calibrates them and saves all of it."""
     config = run.config
     source = reward_source(run)
-    likeness = likeness_of(run.catalog, run.content, config.pairs.alike)
+    likeness = run.likeness
     pairs, report, found = mine_source(source, likeness, config.pairs, config.seed, config.split.repeats)
     _check(report)
     tell(f"Pairs: {len(pairs):,} from {report.engaged:,} pages; what was seen: {report.examination}")

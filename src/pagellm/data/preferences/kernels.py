@@ -82,14 +82,14 @@ def replace(  # type: ignore[no-untyped-def]
             left -= 1
             if not take:
                 continue
-            j = _stand_in(log_item, start[c], stop[c], target_stop[c], rejected[c], items[c], s, pool[c], logits[c],
-                          key[c], stream + 10_000 * (s + 1), operator, user[c], moment[c], owner, when, engaged)  # fmt: skip
+            j, ahead = _stand_in(log_item, start[c], stop[c], target_stop[c], rejected[c], items[c], s, pool[c], logits[c],
+                                 key[c], stream + 10_000 * (s + 1), operator, user[c], moment[c], owner, when, engaged)  # fmt: skip
             if j < 0:
                 continue
             done += 1
             lost += gain[c, s] * look[c, s]
             rejected[c, s] = j
-            shift += _likelier(operator, pool[c], logits[c], drawn, j, items[c, s])
+            shift += _likelier(operator, ahead, drawn, j, items[c, s])
             if best < 0 or gain[c, s] > gain[c, best]:
                 best = s
         if done:
@@ -100,7 +100,7 @@ def replace(  # type: ignore[no-untyped-def]
 def _stand_in(  # type: ignore[no-untyped-def]
     log_item, start, stop, target_stop, page, chosen, s, pool, logits, key, stream, operator, user, moment, owner, when, engaged
 ):
-    """The item that takes the place of an engaged one, -1 where there is none."""
+    """(the item that takes the place of an engaged one, -1 where there is none; by how much its logit lies above, 0 for FOREIGN)."""
     if operator == 3:  # FOREIGN: what others engaged with
         for attempt in range(20):
             e = int(chance(key, stream + attempt) * len(owner))
@@ -112,15 +112,15 @@ def _stand_in(  # type: ignore[no-untyped-def]
                 and not _holds(chosen, j)
                 and not _holds(log_item[start:target_stop], j)
             ):
-                return j
-        return -1
+                return j, 0.0
+        return -1, 0.0
     own, known = 0.0, False
     for a in range(len(pool)):
         if pool[a] == chosen[s]:
             own, known = logits[a], True
     if not known:  # what is drawn from the pool is compared with the pool's own: else the pair would tell what a pool is like
-        return -1
-    best, found = -np.inf, -1
+        return -1, 0.0
+    best, found, its = -np.inf, -1, 0.0
     for a in range(len(pool)):
         j = pool[a]
         if j < 0 or _holds(page, j) or _holds(chosen, j) or _holds(log_item[start:target_stop], j):
@@ -133,23 +133,16 @@ def _stand_in(  # type: ignore[no-untyped-def]
         else:  # CHANNEL: any
             worth = u
         if worth > best:
-            best, found = worth, j
-    return found
+            best, found, its = worth, j, logits[a]
+    return found, its - own
 
 
 @njit(cache=True)
-def _likelier(operator, pool, logits, drawn, j, i):  # type: ignore[no-untyped-def]
-    """Log of how much likelier the operator draws j than i."""
+def _likelier(operator, ahead, drawn, j, i):  # type: ignore[no-untyped-def]
+    """Log of how much likelier the operator draws j than i, whose logit lies `ahead` lower."""
     if operator == 3:  # FOREIGN: by how often others engaged with it
         return np.log(max(drawn[j], 1) / max(drawn[i], 1))
-    shift = 0.0
-    if operator == 0:  # POLICY: its softmax; the others draw evenly
-        for a in range(len(pool)):
-            if pool[a] == j:
-                shift += logits[a]
-            if pool[a] == i:
-                shift -= logits[a]
-    return shift
+    return ahead if operator == 0 else 0.0  # POLICY: its softmax; the others draw evenly
 
 
 @njit(cache=True)

@@ -176,9 +176,7 @@ def write_pairs(
             "gain": pairs.gain,
             "offset": pairs.offset,
         },
-        schema_overrides=dict.fromkeys(("user_id", "page_id", "family", "operator", "item_id", "event"), pl.String)
-        | dict.fromkeys(("chosen", "rejected"), pl.List(pl.String))
-        | dict.fromkeys(("row", "col"), pl.List(pl.Int16)),
+        schema_overrides=_KINDS,
     )
     aside = path.with_name(f".{path.name}.part")
     frame.write_parquet(aside, compression="zstd", metadata={f"pagellm.{key}": value for key, value in (notes or {}).items()})
