@@ -71,3 +71,11 @@ def wake(net: PolicyNet) -> None:
     torch.manual_seed(1)
     torch.nn.init.normal_(net.page_head.weight, std=0.5)
     torch.nn.init.normal_(net.evidence.layers[-1].weight, std=0.1)
+
+
+def wake_page(net: PolicyNet, run: Run) -> None:
+    """Gives what depends on the page so far some weights, and the likeness that it reads."""
+    net.page_evidence.attach(run.likeness)
+    torch.manual_seed(2)
+    for layer in (net.page_head, net.page_evidence.linear, net.page_evidence.outer):
+        torch.nn.init.normal_(layer.weight, std=0.3)

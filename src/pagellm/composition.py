@@ -22,7 +22,7 @@ from pagellm.models.composer import LanguagePolicy
 from pagellm.models.decoding import Writing
 from pagellm.models.multi_grained import Keeps, Receipt
 from pagellm.models.reward_files import load_rewards
-from pagellm.models.run import LAYOUT, REWARD, Run
+from pagellm.models.run import REWARD, Run, run_layout
 from pagellm.reporting.receipt import ReceiptView, receipt_view
 from pagellm.reporting.view import PageView, page_view
 from pagellm.types import DAY, I32, NO_ITEM, Context, Event, Page, PageBatch, Slot
@@ -124,11 +124,16 @@ def compose_for(
     seed: int = 0,
     at: int | None = None,
     explain: bool = False,
+    stage: str | None = None,
 ) -> Composed:
-    """`group` pages for a user of the log, or for a history of item ids. `at` in unix seconds; None is the end of the log."""
+    """`group` pages for a user of the log, or for a history of item ids. `at` in unix seconds; None is the end of the log.
+
+    `stage` is that of the policy that writes them, sft or ppo; None is the run's last.
+    """
     now = int(run.split.log.time.max(initial=0)) + 1 if at is None else at
     layout = layout or run_layout(run, slots)
-    policy = LanguagePolicy(run, layout, writing, now)
+    stage = stage or ("sft" if run.tuned is None else "ppo")
+    policy = LanguagePolicy(run, layout, writing, now, run.named(stage))
     cap = layout.rules.frequency_cap
     context, notes = make_context(run, user, history, query, now, cap.days if cap else 0)
     if cap and user is not None and run.impressions is None:
@@ -146,7 +151,7 @@ def compose_for(
         if explain
         else (None,) * len(pages)
     )
-    facts: dict[str, object] = {"policy": "pagellm", "run": run.folder.name, "data": str(run.facts["name"]), "seed": seed}
+    facts: dict[str, object] = {"policy": f"pagellm, {stage}", "run": run.folder.name, "data": str(run.facts["name"]), "seed": seed}
     return Composed(run, layout, context, tuple(pages), parts, receipts, facts, notes)
 
 

@@ -13,12 +13,12 @@ from pathlib import Path
 
 import numpy as np
 
-from pagellm.composition import Composed, compose_for, make_context, run_layout
+from pagellm.composition import Composed, compose_for, make_context
 from pagellm.data.readers import check_log
 from pagellm.evaluation.protocol import Comparison
 from pagellm.evaluation.significance import interval, resampled_means
 from pagellm.models.composer import LanguagePolicy
-from pagellm.models.run import METRICS, Run, load_run
+from pagellm.models.run import METRICS, Run, load_run, run_layout
 from pagellm.pipeline import evaluate_run, stage_config, train_run
 from pagellm.reporting.preview import page_html
 from pagellm.reporting.report import RunReport, report_html

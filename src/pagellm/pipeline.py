@@ -192,16 +192,17 @@ def evaluate_run(folder: Path, against: Sequence[str], tell: Tell = print, seed:
         tell(f"fitting {name}")
         fitted.append(_neural(name, sasrec) if name in NEURAL else fit_classical(name, split, content, repeats=repeats))
     tell("ranking for the test contexts")
-    policy = PolicyRanker(run, split.candidates_test)
+    policy = PolicyRanker(run, split.candidates_test, net=run.policy)
+    before = [] if run.tuned is None else [PolicyRanker(run, split.candidates_test, "sft")]
     facts = item_facts(run.catalog, content, title_vectors(run.catalog), split.log, split.fit_until_test)
     searches = {name: dataclasses.asdict(f.search) for name, f in zip(against, fitted, strict=True) if f.search is not None}
     return compare(
-        [policy, *(f.ranker for f in fitted)],
+        [policy, *before, *(f.ranker for f in fitted)],
         split.test,
         split.candidates_test,
         facts,
         split=split.protocol,
-        cold_item_methods=[policy.among(~split.candidates_test), *(f.cold_items for f in fitted)],
+        cold_item_methods=[*(p.among(~split.candidates_test) for p in (policy, *before)), *(f.cold_items for f in fitted)],
         seed=seed,
         card={"split": split.card, "searches": searches, "data": run.facts},
     )

@@ -53,6 +53,19 @@ class WrittenPages:
         return (self.choice >= 0) & (self.allowed.sum(-1) > 1)
 
 
+@dataclass(frozen=True)
+class PageLogits:
+    """Logits before any mask, -inf where the pool is padding."""
+
+    slots: Float[Tensor, "context page slot candidate"]
+    opening: Float[Tensor, "context page candidate"]  # before anything is written: what a first row is chosen by
+    hidden: Float[Tensor, "context page slot dim"] | None = None  # vectors that the slots are chosen from
+
+    def before(self, slot: int) -> Float[Tensor, "context page candidate"]:
+        """What a row that begins with this slot is chosen by: the decoder reads an item together with the row that follows it."""
+        return self.slots[:, :, slot - 1] if slot else self.opening
+
+
 def page_hidden(
     net: PolicyNet, pages: WrittenPages, vectors: Float[Tensor, "context candidate dim"] | None = None
 ) -> tuple[Float[Tensor, "context dim"], Float[Tensor, "context page slot dim"]]:
@@ -65,49 +78,48 @@ def page_hidden(
     return net.backbone.read_pages(net.embed(pages.prompts, pages.codes), pages.lengths, tokens)  # type: ignore[operator, no-any-return]
 
 
-def page_logits(
-    net: PolicyNet, pages: WrittenPages
-) -> tuple[Float[Tensor, "context page slot candidate"], Float[Tensor, "context page slot dim"]]:
-    """(logits before any mask, -inf where the pool is padding; hidden vectors that the slots are chosen from)."""
+def page_logits(net: PolicyNet, pages: WrittenPages) -> PageLogits:
+    """The policy's logits for every slot, given the slots before it."""
     vectors = net.item_vectors_of(pages.pool.clamp_min(0))
     h, hidden = page_hidden(net, pages, vectors)
     opinion = finite_logprobs(net, h, pages.pool, vectors)
     base = net.evidence(pages.evidence, opinion).masked_fill(pages.pool < 0, -torch.inf)
     read = net.page_evidence.pool(pages.pool, net.evidence.standardized(pages.evidence, opinion), base)
     delta = net.page_head(hidden) @ vectors.mT[:, None] + net.page_evidence.additions(read, pages.choice)
-    logits = base[:, None, None] + delta
-    return (logits if pages.bias is None else logits + pages.bias[:, :, None]), hidden
+    opening = _lifted(base[:, None].expand(-1, pages.choice.shape[1], -1), pages)
+    return PageLogits(opening[:, :, None] + delta, opening, hidden)
 
 
-def reference_logits(net: PolicyNet, pages: WrittenPages) -> Float[Tensor, "context page slot candidate"]:
+def reference_logits(net: PolicyNet, pages: WrittenPages) -> PageLogits:
     """Logits of a policy whose page head is untrained: nothing on the page changes anything, so only prompts are read."""
     h, _ = net.backbone.prefill(net.embed(pages.prompts, pages.codes), pages.lengths, 2, 0)  # type: ignore[operator]
     opinion = finite_logprobs(net, h[:, 0], pages.pool)
     base = net.evidence(pages.evidence, opinion).masked_fill(pages.pool < 0, -torch.inf)
-    logits = base[:, None, None].expand(*pages.choice.shape, -1)
-    return logits if pages.bias is None else logits + pages.bias[:, :, None]
+    opening = _lifted(base[:, None].expand(-1, pages.choice.shape[1], -1), pages)
+    return PageLogits(opening[:, :, None].expand(*pages.choice.shape, -1), opening)
+
+
+def _lifted(logits: Tensor, pages: WrittenPages) -> Tensor:
+    return logits if pages.bias is None else logits + pages.bias
 
 
 def distributions(
-    logits: Float[Tensor, "context page slot candidate"], pages: WrittenPages, temperature: float
+    logits: PageLogits, pages: WrittenPages, temperature: float
 ) -> Float[Tensor, "context page slot candidate"]:
-    """Log-probabilities of all allowed candidates of each slot, -inf for others; zeros where nothing was allowed."""
-    masked = (logits / temperature).masked_fill(~pages.allowed, -torch.inf)
+    """Log-probabilities of all allowed candidates of each slot, -inf for others; even where nothing was allowed."""
+    masked = (logits.slots / temperature).masked_fill(~pages.allowed, -torch.inf)
     some = pages.allowed.any(-1, keepdim=True)
     return torch.where(some, masked, 0.0).log_softmax(-1)
 
 
 def logprobs_of(
-    logprobs: Float[Tensor, "context page slot candidate"],
-    logits: Float[Tensor, "context page slot candidate"],
-    pages: WrittenPages,
-    temperature: float,
+    every: Float[Tensor, "context page slot candidate"], logits: PageLogits, pages: WrittenPages, temperature: float
 ) -> Float[Tensor, "context page slot"]:
-    """Log-probability of each choice; the choice of a layout row counts with the first slot of the row. 0 for empty slots."""
-    chosen = logprobs.gather(-1, pages.choice.clamp_min(0)[..., None]).squeeze(-1)
+    """Log-probability of each choice, of `distributions`; the choice of a layout row counts with its first slot. 0 for empty slots."""
+    chosen = every.gather(-1, pages.choice.clamp_min(0)[..., None]).squeeze(-1)
     out = torch.where(pages.choice >= 0, chosen, 0.0)
     for start in pages.starts:
-        values = row_values(logits[:, :, start.slot], start.fits) / temperature
+        values = row_values(logits.before(start.slot), start.fits) / temperature
         some = start.allowed.any(-1, keepdim=True)
         rows = torch.where(some, values.masked_fill(~start.allowed, -torch.inf), 0.0).log_softmax(-1)
         row = rows.gather(-1, start.choice.clamp_min(0)[..., None]).squeeze(-1)

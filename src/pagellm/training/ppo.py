@@ -22,7 +22,7 @@ from pagellm.errors import TrainingError
 from pagellm.models.policy import PolicyNet
 from pagellm.models.whole_pages import WrittenPages, distributions, logprobs_of, page_hidden, page_logits
 from pagellm.training.advantages import gae, group_relative, leave_one_out, penalized, rewards_to_go, whiten
-from pagellm.training.losses import clipped_policy_loss, clipped_value_loss, entropy_of, exact_kl, mean_of
+from pagellm.training.losses import clipped_policy_loss, clipped_value_loss, entropy_of, mean_of
 from pagellm.training.rollouts import Asked, Desk, Rollout, write_rollout
 from pagellm.types import F32, NO_ITEM, PageBatch, PageReward
 
@@ -219,14 +219,14 @@ class Update:
 def learn(learner: Learner, rollout: Rollout, told: Told, some: Tensor, config: PPOConfig, update: Update) -> None:
     """One update on the pages of some contexts. A step that is not finite is left out and counted."""
     pages, real = rollout.pages.take(some), told.real[some]
-    logits, hidden = page_logits(learner.net, pages)
+    logits = page_logits(learner.net, pages)
     every = distributions(logits, pages, config.temperature)
     logprobs = logprobs_of(every, logits, pages, config.temperature)
     policy_loss, held = clipped_policy_loss(logprobs, rollout.logprobs[some], told.advantages[some], real, config.clip_coef)
     entropy = mean_of(entropy_of(every), real)
     loss, value_loss = policy_loss - config.ent_coef * entropy, torch.zeros(())
     if config.algorithm == "ppo":
-        values = learner.value(hidden)
+        values = learner.value(logits.hidden)
         value_loss = clipped_value_loss(values, told.values[some], told.returns[some], real, config.value_clip)
         loss = loss + config.vf_coef * value_loss
     learner.optimizer.zero_grad()
@@ -293,10 +293,3 @@ def _chunks(pages: WrittenPages, config: PPOConfig) -> Iterator[WrittenPages]:
     contexts = len(pages.pool)
     for at in range(0, contexts, config.minibatch):
         yield pages.take(torch.arange(at, min(at + config.minibatch, contexts)))
-
-
-def exact_page_kl(learner: Learner, rollout: Rollout, reference: Tensor, config: PPOConfig) -> float:
-    """KL of whole pages in nats, each slot's choice summed over all candidates, on the pages of a rollout."""
-    logits, _ = page_logits(learner.net, rollout.pages)
-    ours, theirs = (distributions(a, rollout.pages, config.temperature) for a in (logits, reference))
-    return float(exact_kl(ours, theirs).sum(-1).mean())
