@@ -22,7 +22,7 @@ from pagellm.models.codec import Prompts, encode
 from pagellm.models.decoding import EMPTY, Forced, PageScorer, Writing, Written, context_logits, write_pages
 from pagellm.models.pools import policy_pool, pool_logprobs, read_contexts
 from pagellm.models.run import Run
-from pagellm.types import F32, F64, I32, NO_ITEM, Bool, Context, Contexts, Page
+from pagellm.types import F32, F64, I32, I64, NO_ITEM, Bool, Context, Contexts, Page
 
 _CHUNK = 512  # contexts whose evidence is held at once
 
@@ -177,14 +177,15 @@ class LanguagePolicy:
 
 
 @torch.no_grad()
-def candidate_logits(run: Run, contexts: Contexts, allowed: Bool) -> tuple[I32, F32]:
+def candidate_logits(run: Run, contexts: Contexts, allowed: Bool, since: I64 | None = None) -> tuple[I32, F32]:
     """Each context's candidates among the allowed items, and the policy's logits before anything stands on the page, -inf for padding.
 
-    Shapes [context, candidate]. For a few hundred contexts at a time: the evidence of all of them is held at once.
+    Shapes [context, candidate]. For a few hundred contexts at a time: the evidence of all of them is held at once. `since` [item], unix
+    seconds, leaves out what was not known strictly before a context's time.
     """
     config = run.config
     h = read_contexts(run.net, contexts, config.model.max_history)
-    pool = policy_pool(run.net, h, run.evidence, contexts, config.candidates, allowed, config.split.repeats)
+    pool = policy_pool(run.net, h, run.evidence, contexts, config.candidates, allowed, config.split.repeats, since)
     features = torch.from_numpy(run.evidence.features(contexts, pool))
     return pool, context_logits(run.net, h, torch.from_numpy(pool.astype(np.int64)), features).numpy()
 
@@ -196,6 +197,7 @@ class PolicyRanker:
     run: Run
     candidates: Bool  # [item] what may be ranked
     name: str = "pagellm"
+    since: I64 | None = None  # [item] unix seconds after which each may be ranked; from the start where None
 
     def among(self, candidates: Bool) -> PolicyRanker:
         """The same policy over other candidates."""
@@ -209,7 +211,7 @@ class PolicyRanker:
         out = np.full((len(contexts), k), NO_ITEM, np.int32)
         for begin in range(0, len(contexts), _CHUNK):
             some = contexts.take(np.arange(begin, min(begin + _CHUNK, len(contexts))))
-            pool, logits = candidate_logits(self.run, some, self.candidates)
+            pool, logits = candidate_logits(self.run, some, self.candidates, self.since)
             order = np.argsort(-logits, axis=1, kind="stable")[:, :k]  # padding has logit -inf, so it comes last
             out[begin : begin + len(some), : order.shape[1]] = np.take_along_axis(pool, order, 1)
         return out
