@@ -70,6 +70,7 @@ def test_an_item_is_known_from_its_first_event_or_showing_on() -> None:
     shown = Impressions(
         np.array(["a", "b"]), np.zeros(2, np.int32), np.array([40, 90], np.int64), np.array(["p", "p"]), np.array([0, 2, 3]),
         np.array([1, 0, 2], np.int32), zero, zero, none, zero.astype(np.int8) - 1, no, no, no, none,
+        np.array([40, 90], np.int64),
     )  # fmt: skip
     assert known_since(log, None, catalog).tolist() == [50, ALWAYS, ALWAYS, ALWAYS, ALWAYS]
     assert known_since(log, shown, catalog).tolist() == [40, 40, 90, ALWAYS, ALWAYS]

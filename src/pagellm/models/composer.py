@@ -13,7 +13,7 @@ import torch
 
 from pagellm.data.candidates import unite
 from pagellm.data.contexts import contexts_of
-from pagellm.data.evidence import GROUPS, NAMES
+from pagellm.data.evidence import GROUPS
 from pagellm.errors import UsageError
 from pagellm.layout.compiled import CompiledLayout, compile_layout
 from pagellm.layout.masks import PageMasks
@@ -122,8 +122,9 @@ class LanguagePolicy:
             evidence = torch.from_numpy(drawn.evidence[:1])
             full = net.evidence(evidence, base)[0]
             without = {"language model": net.evidence(evidence, torch.full_like(base, float(net.evidence.mean[-1])))[0]}
-            for group, names in GROUPS.items():
-                columns = [NAMES.index(name) for name in names]
+            every = self.run.evidence.names
+            for group in self.run.evidence.groups:
+                columns = [every.index(name) for name in GROUPS[group]]
                 flat = evidence.clone()
                 flat[..., columns] = net.evidence.mean[columns]
                 without[group] = net.evidence(flat, base)[0]

@@ -77,9 +77,9 @@ def _facts(saved: dict[str, Any]) -> RewardFacts:
 def load_rewards(run: Run, likeness: Likeness | None = None) -> tuple[MultiGrainedReward, RewardFacts]:
     """The rewards of a run, whitened as on the pages that they learned from. Raises RunError where the run has learned none."""
     config = run.config
-    net = RewardNet(config.reward, config.split.repeats)
-    facts = read_rewards(run.folder, net)
     alike = likeness or likeness_of(run.catalog, run.content, config.pairs.alike)
     reader = PageReader(run.net, run.evidence, alike, run.catalog.shown, config.model.max_history)
+    net = RewardNet(config.reward, config.split.repeats, len(reader.columns))
+    facts = read_rewards(run.folder, net)
     model = RewardModel(net.eval(), reader, facts.look, config.reward)
     return MultiGrainedReward(model, Whitening(*facts.page), Whitening(*facts.item)), facts

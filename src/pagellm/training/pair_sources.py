@@ -6,7 +6,7 @@ Takes records and a window of time; knows no family of pairs and no file.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -173,13 +173,7 @@ def exposure_of(shown: Impressions, examination: Examination, n_items: int) -> F
 def _before(shown: Impressions, source: PairSource) -> Impressions:
     """The pages before the window's end of users who count, so that nothing later or of anybody else weighs in it."""
     pages = (shown.time < source.end) & source.counts(shown.user)
-    if pages.all():
-        return shown
-    sizes = np.diff(shown.offsets)
-    slots = np.repeat(pages, sizes)
-    parts = {f.name: getattr(shown, f.name) for f in fields(shown)}
-    out = {name: column[pages if len(column) == len(pages) else slots] for name, column in parts.items() if name != "offsets"}
-    return Impressions(**out, offsets=np.concatenate([[0], np.cumsum(sizes[pages])]))
+    return shown if pages.all() else shown.where(pages)
 
 
 def _engaged_pages(shown: Impressions, source: PairSource) -> I64:

@@ -55,7 +55,7 @@ def learn_rewards(run: Run, tell: Callable[[str], None]) -> Iterator[Step]:
     reader = PageReader(run.net, run.evidence, likeness, run.catalog.shown, config.model.max_history)
     table = pair_table(_drawn(pairs, config.reward.pairs, config.seed), run.split.log, reader, look)
     torch.manual_seed(config.seed)
-    net = RewardNet(config.reward, config.split.repeats)
+    net = RewardNet(config.reward, config.split.repeats, len(reader.columns))
     metrics = run.folder / METRICS
     write_bytes(metrics, _before_rewards(metrics.read_bytes() if metrics.exists() else b""))
     with open(metrics, "ab") as file:
