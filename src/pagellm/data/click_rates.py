@@ -113,13 +113,13 @@ def views(shown: Impressions, before: int) -> F32:
     """
     told, seen = shown.viewed >= 0, (shown.viewed == 1) | shown.engaged
     if told.all():
-        return seen.astype(np.float32)
+        return np.asarray(seen, np.float32)
     try:
         look = estimate_examination(shown.where(shown.time < before)).of(shown.row, shown.col)
     except DataError:  # no slot or no click before
         place = np.arange(len(shown.item)) - np.repeat(shown.offsets[:-1], np.diff(shown.offsets))
         look = 1 / np.log2(place + 2)
-    return np.where(told, seen, look).astype(np.float32)
+    return np.asarray(np.where(told, seen, look), np.float32)
 
 
 def click_evidence(counts: ClickCounts, contexts: Contexts, pool: I32, fields: tuple[I32, I32, I32]) -> F32:
