@@ -65,6 +65,7 @@ def one_seed(data: Path, folder: Path, seed: int, settings: list[str], against: 
 def one_ablation(base: Path, folder: Path, drop: list[str]) -> dict[str, Any]:
     """Fits the evidence head of a finished seed again without some evidence, and judges the policy alone."""
     from pagellm.data.content import content_vectors, title_vectors
+    from pagellm.data.evidence import IMPRESSIONS
     from pagellm.evaluation.methods import CONTENT_DIMS
     from pagellm.evaluation.page_metrics import item_facts
     from pagellm.evaluation.protocol import evaluate
@@ -80,9 +81,10 @@ def one_ablation(base: Path, folder: Path, drop: list[str]) -> dict[str, Any]:
     config = whole.config.model_copy(update={"candidates": whole.config.candidates.model_copy(update={"drop": tuple(drop)})})
     set_threads(config)
     began, split = time.monotonic(), whole.split
-    net = make_net(config, whole.content, whole.catalog)
+    shown = whole.impressions if IMPRESSIONS in whole.evidence.groups else None
+    evidence = make_evidence(whole.catalog, split, whole.content, config, shown)
+    net = make_net(config, whole.content, whole.catalog, len(evidence.names))
     net.load_state_dict(read_tensors(base / LM)[0])
-    evidence = make_evidence(whole.catalog, split, whole.content, config)
     for _ in fit_evidence_head(net, config, split.between_cuts(), evidence):
         pass
     head = {name: value for name, value in net.state_dict().items() if name.startswith("evidence.")}

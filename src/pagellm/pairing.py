@@ -23,7 +23,7 @@ from pagellm.data.readers import read_log
 from pagellm.errors import DataError, UsageError
 from pagellm.models.run import load_run, make_evidence, make_run_split
 from pagellm.pipeline import set_threads
-from pagellm.training.pair_sources import PairSource, channel_candidates, mine_source, policy_candidates
+from pagellm.training.pair_sources import PairSource, channel_candidates, known_since, mine_source, policy_candidates
 from pagellm.types import F32, I64, Impressions, Interactions
 
 
@@ -69,6 +69,7 @@ class Shop:
     impressions: Impressions | None
     content: F32  # [item, dim]
     candidates: Callable[..., Any]
+    since: I64  # [item] unix seconds, see `known_since`
     config: RunConfig  # the run's, or the defaults
     fingerprint: str  # of the data
     learned: float  # share of the events that the policy has learned from, 0 without one
@@ -86,14 +87,16 @@ def open_shop(source: Path) -> Shop:
             )
         cuts = run.config.split
         learned = 1.0 if run.config.sft.refresh == "end" else cuts.reward_at or cuts.test_at
-        candidates, known = policy_candidates(run), str(run.facts["fingerprint"])
-        return Shop(run.catalog, run.split.log, run.impressions, run.content, candidates, run.config, known, learned)
+        since, known = known_since(run.split.log, run.impressions, run.catalog), str(run.facts["fingerprint"])
+        candidates = policy_candidates(run, since)
+        return Shop(run.catalog, run.split.log, run.impressions, run.content, candidates, since, run.config, known, learned)
     data, config = read_log(source), resolve("small")
     set_threads(config)
     content = content_vectors(data.catalog, config.candidates.content_dims)
     split = make_run_split(data.interactions, len(data.catalog), config)
-    candidates = channel_candidates(make_evidence(data.catalog, split, content, config), data.catalog, config)
-    return Shop(data.catalog, data.interactions, data.impressions, content, candidates, config, data.fingerprint, 0.0)
+    since = known_since(data.interactions, data.impressions, data.catalog)
+    candidates = channel_candidates(make_evidence(data.catalog, split, content, config), data.catalog, config, since)
+    return Shop(data.catalog, data.interactions, data.impressions, content, candidates, since, config, data.fingerprint, 0.0)
 
 
 def mine_pairs(
@@ -117,7 +120,7 @@ def mine_pairs(
     tell(f"Mining feedback between {first:.0%} and {last:.0%} of the events")
     if last > 0.9:
         tell("These events are the test part of the default split: whoever learns from their pairs cannot be judged on it.")
-    source = PairSource(shop.log, shop.impressions, shop.candidates, begin, end, shop.catalog.shown)
+    source = PairSource(shop.log, shop.impressions, shop.candidates, begin, end, shop.since)
     likeness = likeness_of(shop.catalog, shop.content, config.alike)
     pairs, report, _ = mine_source(source, likeness, config, seed, shop.config.split.repeats)
     page_ids = None if shop.impressions is None else shop.impressions.page_ids

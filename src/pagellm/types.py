@@ -5,7 +5,7 @@ Knows no files, no torch, no rules. Words for shapes: event, basket, page, slot,
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from enum import IntEnum
 from typing import Protocol
 
@@ -119,9 +119,20 @@ class Impressions:
     carted: Bool  # [slot]
     purchased: Bool  # [slot]
     value: F32  # [slot] money of purchases made from this slot, 0 where none
+    settled: I64  # [page] unix seconds of the last view or engagement that the log has of it; its own time where there is none
 
     def __len__(self) -> int:
         return len(self.page_ids)
+
+    def where(self, keep: Bool) -> Impressions:
+        """The pages at which `keep` [page] holds, with their slots."""
+        sizes = np.diff(self.offsets)
+        of_pages = {name: getattr(self, name)[keep] for name in ("page_ids", "user", "time", "policy", "settled")}
+        others = [spec.name for spec in fields(self) if spec.name not in (*of_pages, "offsets")]
+        slots = np.repeat(keep, sizes)
+        of_slots = {name: getattr(self, name)[slots] for name in others}
+        offsets = np.concatenate([[0], np.cumsum(sizes[keep])]).astype(np.int64)
+        return Impressions(**of_pages, offsets=offsets, **of_slots)
 
     @property
     def engaged(self) -> Bool:

@@ -47,6 +47,7 @@ def pages(count: int, seed: int = 0, sharpness: float = 0.0) -> Impressions:
         np.zeros(flat, bool),
         np.zeros(flat, bool),
         np.zeros(flat, np.float32),
+        np.arange(count, dtype=np.int64),
     )
 
 
@@ -138,6 +139,7 @@ def test_the_simulated_shops_attention_is_found_from_clicks_alone() -> None:
         np.zeros(count * slots, bool),
         np.zeros(count * slots, bool),
         np.zeros(count * slots, np.float32),
+        time,
     )
     found = estimate_examination(log)
     assert found.source == "clicks"

@@ -73,6 +73,7 @@ def test_a_basket_never_mixes_pages_and_a_page_knows_only_what_came_before(tmp_p
     assert log.interactions.item.tolist() == [0, 1, 2, 11, 3]
     assert log.interactions.basket.tolist() == [0, 1, 2, 3, 4]
     assert log.impressions is not None
+    assert (log.impressions.settled - T0).tolist() == [160, 180], "the click without a page belongs to none"
     contexts = contexts_at(log.interactions, log.impressions.user, log.impressions.time)
     assert [contexts.history(c).tolist() for c in range(2)] == [[], [0]]
 

@@ -1,8 +1,10 @@
-"""Pages that were shown: kept in the run folder to the bit, checked on the way back, counted by a frequency cap when a page is composed."""
+"""Pages that were shown: kept in the run folder to the bit, checked on the way back, counted by a frequency cap when a page is composed,
+evidence for a policy that has learned from them and for no other."""
 
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +12,15 @@ import polars as pl
 import pytest
 
 from models.small_shop import small_catalog, small_log
-from pagellm.composition import compose_for, make_context, recently_shown
+from pagellm.composition import Composed, compose_for, make_context, recently_shown
+from pagellm.config import RunConfig, resolve
+from pagellm.data.content import content_vectors
 from pagellm.data.contexts import contexts_of
+from pagellm.data.evidence import IMPRESSIONS, NAMES
+from pagellm.data.log import Log
 from pagellm.errors import RunError
 from pagellm.layout.spec import Layout
+from pagellm.models.run import finish, load_run, make_evidence, make_net, make_run_split, save_inputs, save_policy
 from pagellm.models.run_tables import (
     as_parquet,
     events_frame,
@@ -24,7 +31,7 @@ from pagellm.models.run_tables import (
     users_frame,
 )
 from pagellm.types import DAY, Impressions, Interactions
-from tiny_run import fresh_run
+from tiny_run import SETTINGS, fresh_run, wake
 
 CATALOG, LOG = small_catalog(), small_log()
 NOW = int(LOG.time.max()) + 1
@@ -54,6 +61,7 @@ def impressions(viewed: dict[int, int] | None = None) -> Impressions:
         seen,
         *marks,
         np.arange(len(item), dtype=np.float32),
+        np.array([time + 5 for _, time, _ in pages], np.int64),
     )
 
 
@@ -127,3 +135,75 @@ def test_a_user_of_the_log_keeps_its_baskets() -> None:
     same = contexts_of([context]).log.basket
     assert (np.diff(same) != 0).tolist() == (np.diff(LOG.basket[mine]) != 0).tolist()
     assert len(set(contexts_of([whole_day]).log.basket)) == 1
+
+
+def unfinished(folder: Path, config: RunConfig, shown: Impressions | None, reads: bool) -> Path:
+    """A run folder with drawn weights, but for its manifest; `reads` says whether the networks have columns for the pages."""
+    split, content = make_run_split(LOG, len(CATALOG), config), content_vectors(CATALOG, config.candidates.content_dims)
+    save_inputs(folder, config, Log("shop", CATALOG, LOG, shown, None, "0" * 64), split, content)
+    evidence = make_evidence(CATALOG, split, content, config, shown if reads else None)
+    net = make_net(config, content, CATALOG, len(evidence.names))
+    wake(net)
+    save_policy(folder, net)
+    return folder
+
+
+def parts(composed: Composed) -> set[str]:
+    return set().union(*(slot for page in composed.explained for slot in page.values()))
+
+
+def test_a_run_on_pages_reads_them_for_whoever_asks(tmp_path: Path) -> None:
+    folder = unfinished(tmp_path / "run", resolve("tiny", SETTINGS), impressions(), reads=True)
+    finish(folder)
+    run = load_run(folder)
+    assert run.evidence.names[: len(NAMES)] == NAMES
+    assert run.evidence.groups[-1] == IMPRESSIONS
+    pool = np.arange(len(CATALOG), dtype=np.int32)[None]
+    own = [k for k, name in enumerate(run.evidence.names) if name.startswith("own_")]
+    for who, known in (({"user": "u3"}, True), ({"user": "stranger"}, False), ({"history": ["i4", "i9"]}, False)):
+        composed = compose_for(run, explain=True, at=NOW, **who)  # type: ignore[arg-type]
+        assert len(composed.pages[0].items) == 10
+        assert IMPRESSIONS in parts(composed)
+        read = run.evidence.features(contexts_of([composed.context]), pool)
+        assert read[..., own].any() == known, who
+
+
+def test_a_run_without_pages_or_without_a_past_reads_none(tmp_path: Path) -> None:
+    plain = unfinished(tmp_path / "plain", resolve("tiny", SETTINGS), None, reads=True)
+    mixed = unfinished(tmp_path / "mixed", resolve("tiny", [*SETTINGS, "split.protocol=last-out"]), impressions(), reads=True)
+    for folder in (plain, mixed):
+        finish(folder)
+        run = load_run(folder)
+        assert run.evidence.names == NAMES
+        assert IMPRESSIONS not in run.facts["evidence"]
+        assert IMPRESSIONS not in parts(compose_for(run, user="u3", explain=True))
+
+
+def test_a_run_from_before_there_was_such_evidence_loads_with_its_own_columns(tmp_path: Path) -> None:
+    folder = unfinished(tmp_path / "run", resolve("tiny", SETTINGS), impressions(), reads=False)
+    facts = json.loads((folder / "data.json").read_text())
+    (folder / "data.json").write_text(json.dumps({name: value for name, value in facts.items() if name != "evidence"}))
+    pl.read_parquet(folder / "pages.parquet").drop("settled").write_parquet(folder / "pages.parquet")
+    finish(folder)
+    run = load_run(folder)
+    assert run.evidence.names == NAMES
+    assert run.impressions is not None
+    assert IMPRESSIONS not in parts(compose_for(run, user="u3", explain=True))
+
+
+def test_weights_with_other_columns_than_the_run_names_are_refused(tmp_path: Path) -> None:
+    folder = unfinished(tmp_path / "run", resolve("tiny", SETTINGS), impressions(), reads=False)
+    finish(folder)
+    with pytest.raises(RunError, match="do not fit"):
+        load_run(folder)
+
+
+def test_some_of_the_pages_keep_their_slots() -> None:
+    shown = impressions()
+    keep = np.array([False, True, False, True, False, True])
+    some = shown.where(keep)
+    assert some.page_ids.tolist() == ["p1", "p3", "p5"]
+    assert some.offsets.tolist() == [0, 2, 3, 3]
+    assert some.item.tolist() == [4, 7, 9]
+    assert some.settled.tolist() == shown.settled[keep].tolist()
+    assert (some.clicked == shown.clicked[[3, 4, 6]]).all()

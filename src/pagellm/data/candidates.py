@@ -13,7 +13,7 @@ from pagellm.config import CandidateConfig
 from pagellm.data.cooccurrence import pair_candidates
 from pagellm.data.evidence import Evidence
 from pagellm.data.popularity import popular_candidates
-from pagellm.types import F32, I32, NO_ITEM, Bool, Contexts
+from pagellm.types import F32, I32, I64, NO_ITEM, Bool, Contexts
 
 _CHUNK = 1_024  # contexts whose text scores over the whole catalog are held at once
 
@@ -25,11 +25,13 @@ def draw_pool(
     allowed: Bool,
     extra: I32 | None = None,
     repeats: bool = False,
+    since: I64 | None = None,
 ) -> I32:
     """The candidates of each context, rising, NO_ITEM at the end. Shape [context, candidate].
 
     `allowed` [item] says what may be shown at all; `extra` [context, any] adds the policy's own favorites; without `repeats` what
-    the context's user has taken is left out.
+    the context's user has taken is left out. `since` [item], unix seconds, leaves out what was not known strictly before
+    the context's time.
     """
     channels = _popular(evidence, contexts, config, allowed) + ([] if extra is None else [extra])
     if config.pairs and "pairs" not in config.drop:
@@ -38,7 +40,7 @@ def draw_pool(
         channels.append(nearest(evidence.vectors, evidence.tastes(contexts), config.text, allowed))
     if not channels:
         return np.full((len(contexts), 1), NO_ITEM, np.int32)
-    return unite(np.concatenate(channels, axis=1), contexts, allowed, repeats)
+    return unite(np.concatenate(channels, axis=1), contexts, allowed, repeats, since)
 
 
 def nearest(vectors: F32, queries: F32, k: int, allowed: Bool) -> I32:
@@ -55,10 +57,15 @@ def nearest(vectors: F32, queries: F32, k: int, allowed: Bool) -> I32:
     return out
 
 
-def unite(drawn: I32, contexts: Contexts, allowed: Bool, repeats: bool) -> I32:
-    """Each row's allowed items once, rising, what the user took left out unless `repeats`; as narrow as the widest row needs."""
+def unite(drawn: I32, contexts: Contexts, allowed: Bool, repeats: bool, since: I64 | None = None) -> I32:
+    """Each row's allowed items once, rising, what the user took left out unless `repeats`; as narrow as the widest row needs.
+
+    `since` [item] as in `draw_pool`.
+    """
     out = np.full(drawn.shape, NO_ITEM, np.int32)
-    width = _unite(drawn, contexts.log.item, contexts.log.taken, contexts.start, contexts.stop, allowed, repeats, out)
+    since = np.full(len(allowed), np.iinfo(np.int64).min) if since is None else since
+    log, past = contexts.log, (contexts.start, contexts.stop, contexts.time)
+    width = _unite(drawn, log.item, log.taken, *past, allowed, since, repeats, out)
     return np.ascontiguousarray(out[:, : max(int(width.max(initial=0)), 1)])
 
 
@@ -71,14 +78,14 @@ def _popular(evidence: Evidence, contexts: Contexts, config: CandidateConfig, al
 
 
 @njit(cache=True, parallel=True)
-def _unite(drawn, item, taken, start, stop, allowed, repeats, out):  # type: ignore[no-untyped-def]
+def _unite(drawn, item, taken, start, stop, time, allowed, since, repeats, out):  # type: ignore[no-untyped-def]
     width = np.zeros(len(drawn), np.int64)
     for c in prange(len(drawn)):
         row = np.unique(drawn[c])
         history = np.unique(item[start[c] : stop[c]][taken[start[c] : stop[c]]])
         n = 0
         for j in row:
-            if j < 0 or not allowed[j]:
+            if j < 0 or not allowed[j] or since[j] >= time[c]:
                 continue
             if not repeats:
                 at = np.searchsorted(history, j)

@@ -1,4 +1,5 @@
-"""What is known of each candidate when a page is asked for: co-occurrence, popularity, text, profile, all as of the context's time.
+"""What is known of each candidate when a page is asked for: co-occurrence, popularity, text, profile and, where pages were logged, what was
+seen and clicked; all as of the context's time.
 
 Takes a log and item vectors, gives one row of numbers a candidate. Training, test and service call the same function, and it reads
 nothing at or after a context's time. Knows no model.
@@ -12,6 +13,8 @@ import numpy as np
 from numba import njit, prange
 
 from pagellm.catalog import Catalog
+from pagellm.data.click_rates import KINDS as RATES
+from pagellm.data.click_rates import ClickCounts, click_evidence
 from pagellm.data.cooccurrence import KINDS, Postings, build_postings, pair_evidence
 from pagellm.data.popularity import WINDOWS_D, popularity_evidence
 from pagellm.types import DAY, F32, I32, Bool, Contexts, Interactions
@@ -22,15 +25,20 @@ TEXT = ("last", "mean", "nearest", "nearest3")
 PROFILE = ("category_share", "brand_share", "history", "idle")
 """Share of the history in the candidate's category and brand; log(1 + events); log(1 + days since the last event)."""
 
+IMPRESSIONS = "impressions"
+"""The group that only a log of pages has."""
+
 GROUPS: dict[str, tuple[str, ...]] = {
     "pairs": tuple(f"pairs_{kind}" for kind in KINDS),
     "popularity": (*(f"taken_{d}d" for d in WINDOWS_D), "taken_all", "age", "quiet"),
     "text": tuple(f"text_{kind}" for kind in TEXT),
     "profile": PROFILE,
+    IMPRESSIONS: RATES,
 }
 """Names of the columns of `Evidence.features`, by group, in order."""
 
-NAMES: tuple[str, ...] = tuple(name for names in GROUPS.values() for name in names)
+NAMES: tuple[str, ...] = tuple(name for group, names in GROUPS.items() if group != IMPRESSIONS for name in names)
+"""Columns of a log without pages; a log of pages has those of the impressions after them."""
 
 _DEPTH = 30  # newest events of a history that text and profile look at
 _FADE = 0.85  # weight of a history event, per event back from the newest
@@ -47,18 +55,32 @@ class Evidence:
     categories: I32  # [item] code of the leading category, -1 where unknown
     brands: I32  # [item]
     drop: tuple[str, ...] = ()  # groups whose columns stay zero, for ablations
+    clicks: ClickCounts | None = None  # None for a log without pages, and for what reads nothing of them
+    leaves: I32 | None = None  # [item] code of the last category, beside `clicks`
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """Groups of columns that there are."""
+        return tuple(group for group in GROUPS if group != IMPRESSIONS or self.clicks is not None)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the columns, in order."""
+        return tuple(name for group in self.groups for name in GROUPS[group])
 
     def features(self, contexts: Contexts, pool: I32) -> F32:
-        """Evidence for each candidate. Shape [context, candidate, len(NAMES)]; zeros where the pool is empty (NO_ITEM)."""
+        """Evidence for each candidate. Shape [context, candidate, len(names)]; zeros where the pool is empty (NO_ITEM)."""
         text, profile = self._history(contexts, pool)
-        parts = (
+        parts = [
             np.log1p(_PAIR_SCALE * pair_evidence(self.postings, contexts, pool)),
             popularity_evidence(self.postings, contexts.time, pool),
             text,
             profile,
-        )
+        ]
+        if self.clicks is not None and self.leaves is not None:
+            parts.append(click_evidence(self.clicks, contexts, pool, (self.categories, self.leaves, self.brands)))
         features = np.concatenate(parts, axis=2)
-        features[:, :, [name in self._dropped for name in NAMES]] = 0
+        features[:, :, [name in self._dropped for name in self.names]] = 0
         return features
 
     @property
@@ -80,9 +102,15 @@ class Evidence:
 
 
 def build_evidence(
-    catalog: Catalog, log: Interactions, vectors: F32, known: Bool | None = None, drop: tuple[str, ...] = ()
+    catalog: Catalog,
+    log: Interactions,
+    vectors: F32,
+    known: Bool | None = None,
+    drop: tuple[str, ...] = (),
+    clicks: ClickCounts | None = None,
 ) -> Evidence:
-    """Evidence over a log. `known` [event] leaves out what may never be read, for splits in which time parts nothing."""
+    """Evidence over a log. `known` [event] leaves out what may never be read, for splits in which time parts nothing; `clicks` are those of
+    the log's pages."""
     return Evidence(
         log,
         build_postings(log, len(catalog), known),
@@ -90,7 +118,20 @@ def build_evidence(
         field_codes(catalog, ("main_category", "categories[0]")),
         field_codes(catalog, ("brand", "seller_id")),
         drop,
+        clicks,
+        None if clicks is None else leaf_codes(catalog),
     )
+
+
+def leaf_codes(catalog: Catalog) -> I32:
+    """Codes [item] of the last category of each item's path under its first one; of the leading category where there is but one."""
+    leading = field_codes(catalog, ("main_category", "categories[0]"))
+    if not catalog.has("categories") or not catalog.frame["categories"].dtype.is_nested():
+        return leading
+    last = catalog.codes("categories[-1]")[0].astype(np.int64)
+    both = (leading.astype(np.int64) + 1) * (last.max(initial=0) + 2) + last
+    codes = np.unique(both, return_inverse=True)[1].astype(np.int32)
+    return np.where(last >= 0, codes, -1).astype(np.int32)
 
 
 def field_codes(catalog: Catalog, names: tuple[str, ...]) -> I32:

@@ -50,7 +50,16 @@ def _impressions(pages: Pages, feedback: Feedback, user: I32) -> Impressions:
         _marked(feedback, Event.ADD_TO_CART, len(pages.item)),
         _marked(feedback, Event.PURCHASE, len(pages.item)),
         _money(feedback, len(pages.item)),
+        _settled(pages, feedback),
     )
+
+
+def _settled(pages: Pages, feedback: Feedback) -> I64:
+    """[page] time of the last view or engagement on each page, on one of its slots or not."""
+    settled = pages.time.copy()
+    told = (feedback.page >= 0) & np.isin(feedback.event, (Event.SLOT_VIEW, *ENGAGEMENTS))
+    np.maximum.at(settled, feedback.page[told], feedback.time[told])
+    return settled
 
 
 def _slots(feedback: Feedback, kind: Event) -> I64:

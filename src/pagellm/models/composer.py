@@ -14,7 +14,7 @@ from torch import Tensor
 
 from pagellm.data.candidates import unite
 from pagellm.data.contexts import contexts_of
-from pagellm.data.evidence import GROUPS, NAMES
+from pagellm.data.evidence import GROUPS
 from pagellm.errors import UsageError
 from pagellm.layout.compiled import CompiledLayout, compile_layout
 from pagellm.layout.masks import PageMasks
@@ -135,8 +135,9 @@ class LanguagePolicy:
             evidence = torch.from_numpy(drawn.evidence[:1])
             full = net.evidence(evidence, base)[0]
             without = {"language model": net.evidence(evidence, torch.full_like(base, float(net.evidence.mean[-1])))[0]}
-            for group, names in GROUPS.items():
-                columns = [NAMES.index(name) for name in names]
+            every = self.run.evidence.names
+            for group in self.run.evidence.groups:
+                columns = [every.index(name) for name in GROUPS[group]]
                 flat = evidence.clone()
                 flat[..., columns] = net.evidence.mean[columns]
                 without[group] = net.evidence(flat, base)[0]
@@ -190,20 +191,25 @@ class LanguagePolicy:
 
 
 @torch.no_grad()
-def candidate_logits(run: Run, contexts: Contexts, allowed: Bool, net: PolicyNet | None = None) -> tuple[I32, F32]:
+def candidate_logits(
+    run: Run, contexts: Contexts, allowed: Bool, since: I64 | None = None, net: PolicyNet | None = None
+) -> tuple[I32, F32]:
     """Each context's candidates among the allowed items, and the policy's logits before anything stands on the page, -inf for padding.
 
-    Shapes [context, candidate]. For a few hundred contexts at a time: the evidence of all of them is held at once.
+    Shapes [context, candidate]. For a few hundred contexts at a time: the evidence of all of them is held at once. `since` [item], unix
+    seconds, leaves out what was not known strictly before a context's time.
     """
-    pool, _, logits = _read_candidates(run, contexts, allowed, net or run.net)
+    pool, _, logits = _read_candidates(run, contexts, allowed, net or run.net, since)
     return pool, logits.numpy()
 
 
-def _read_candidates(run: Run, contexts: Contexts, allowed: Bool, net: PolicyNet) -> tuple[I32, Tensor, Tensor]:
+def _read_candidates(
+    run: Run, contexts: Contexts, allowed: Bool, net: PolicyNet, since: I64 | None = None
+) -> tuple[I32, Tensor, Tensor]:
     """(pool, evidence, logits before anything stands on the page)."""
     config = run.config
     h = read_contexts(net, contexts, config.model.max_history)
-    pool = policy_pool(net, h, run.evidence, contexts, config.candidates, allowed, config.split.repeats)
+    pool = policy_pool(net, h, run.evidence, contexts, config.candidates, allowed, config.split.repeats, since)
     features = torch.from_numpy(run.evidence.features(contexts, pool))
     return pool, features, context_logits(net, h, torch.from_numpy(pool.astype(np.int64)), features)
 
@@ -215,6 +221,7 @@ class PolicyRanker:
     run: Run
     candidates: Bool  # [item] what may be ranked
     name: str = "pagellm"
+    since: I64 | None = None  # [item] unix seconds after which each may be ranked; from the start where None
     net: PolicyNet | None = None  # the reference policy where None
 
     def among(self, candidates: Bool) -> PolicyRanker:
@@ -230,7 +237,7 @@ class PolicyRanker:
         net = self.net or self.run.net
         for begin in range(0, len(contexts), _CHUNK):
             some = contexts.take(np.arange(begin, min(begin + _CHUNK, len(contexts))))
-            pool, features, logits = _read_candidates(self.run, some, self.candidates, net)
+            pool, features, logits = _read_candidates(self.run, some, self.candidates, net, self.since)
             order = np.argsort(-logits.numpy(), axis=1, kind="stable")  # padding has logit -inf, so it comes last
             if net.writes_pages:
                 order = _page_first(self._page(net, some, pool, features), order)

@@ -23,8 +23,11 @@ from pagellm.models.policy import PolicyNet
 from pagellm.models.pools import read_contexts
 from pagellm.types import F32, I32, I64, NO_ITEM, Bool, Contexts
 
-FEATURES = (*NAMES, "language_model", "policy")
-"""Columns of `PageInputs.items`: evidence, the language model's log-probability over the catalog, the evidence head's logit."""
+OPINIONS = ("language_model", "policy")
+"""The language model's log-probability over the catalog, the evidence head's logit."""
+
+FEATURES = (*NAMES, *OPINIONS)
+"""Columns of `PageInputs.items` for a log without pages; for one of pages see `PageReader.columns`."""
 
 CONSUMED, REPEAT = RELATIONS.index("consumed"), RELATIONS.index("repeat")
 
@@ -35,7 +38,7 @@ _CHUNK = 256  # contexts whose evidence is held at once
 class PageInputs:
     """A batch of pages, ready for a reward."""
 
-    items: Float[Tensor, "page slot feature"]  # see FEATURES
+    items: Float[Tensor, "page slot feature"]  # see `PageReader.columns`
     relations: Float[Tensor, "page slot relation"]  # see RELATIONS
     look: Float[Tensor, "page slot"]  # chance that the place is looked at, 0 where the slot is empty
     real: BoolT[Tensor, "page slot"]  # False where the slot is empty
@@ -75,6 +78,11 @@ class PageReader:
     allowed: Bool  # [item] what may be shown
     max_history: int
 
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """What is read of an item: its evidence and both opinions of the run's policy."""
+        return (*self.evidence.names, *OPINIONS)
+
     def read(self, contexts: Contexts, place: I64, pages: I32, look: F32, logged: bool = False) -> PageTable:
         """The table of pages [page, slot]; `place` [page] is the context of each, `look` [page, slot] what their places are worth.
 
@@ -88,7 +96,7 @@ class PageReader:
             )
         order = np.argsort(place, kind="stable")  # pages of one context side by side
         index, begin = np.zeros(pages.shape, np.int64), 1
-        rows = [np.zeros((1, len(FEATURES)), np.float32)]  # what empty slots point to
+        rows = [np.zeros((1, len(self.columns)), np.float32)]  # what empty slots point to
         bounds = np.searchsorted(place[order], np.arange(0, len(contexts) + _CHUNK, _CHUNK))
         for first, last in pairwise(bounds):
             some = order[first:last]
@@ -107,7 +115,7 @@ class PageReader:
 
     @torch.no_grad()
     def features(self, contexts: Contexts, pool: I32) -> F32:
-        """FEATURES of any items for each context. Shape [context, candidate, feature]; zeros where the pool is empty (NO_ITEM)."""
+        """`columns` of any items for each context. Shape [context, candidate, feature]; zeros where the pool is empty (NO_ITEM)."""
         evidence = self.evidence.features(contexts, pool)
         h = read_contexts(self.net, contexts, self.max_history)
         if self.net.blind:

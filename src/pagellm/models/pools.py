@@ -12,7 +12,7 @@ from pagellm.data.candidates import draw_pool
 from pagellm.data.evidence import Evidence
 from pagellm.models.codec import encode
 from pagellm.models.policy import PolicyNet
-from pagellm.types import F32, I32, Bool, Contexts
+from pagellm.types import F32, I32, I64, Bool, Contexts
 
 _CHUNK = 512  # contexts that are read at once
 
@@ -37,13 +37,14 @@ def policy_pool(
     config: CandidateConfig,
     allowed: Bool,
     repeats: bool,
+    since: I64 | None = None,
 ) -> I32:
-    """Each context's candidates, the language model's own favorites among them. Shape [context, candidate]."""
+    """Each context's candidates, the language model's own favorites among them. Shape [context, candidate]; `since` as in `draw_pool`."""
     favorites = None
     if config.policy and "policy" not in config.drop:
         parts = [net.favorites(some, config.policy, allowed) for some in h.split(_CHUNK)]
         favorites = torch.cat(parts).numpy().astype(np.int32)
-    return draw_pool(evidence, contexts, config, allowed, favorites, repeats)
+    return draw_pool(evidence, contexts, config, allowed, favorites, repeats, since)
 
 
 @torch.no_grad()

@@ -59,19 +59,20 @@ class RewardNet(nn.Module):
     spread: Tensor  # [family]
     center: Tensor
 
-    def __init__(self, config: RewardConfig, repeats: bool = False) -> None:
-        """`repeats`: whether users take things again; else what the history holds is worth nothing on a page."""
+    def __init__(self, config: RewardConfig, repeats: bool = False, columns: int = len(FEATURES)) -> None:
+        """`repeats`: whether users take things again; else what the history holds is worth nothing on a page. `columns`: how many an
+        item has."""
         super().__init__()
         self.repeats, self.members = repeats, config.members
         hidden = config.hidden
-        for name, size in (("items", len(FEATURES)), ("relations", len(RELATIONS))):
+        for name, size in (("items", columns), ("relations", len(RELATIONS))):
             self.register_buffer(f"{name}_mean", torch.zeros(size))
             self.register_buffer(f"{name}_deviation", torch.ones(size))
         self.register_buffer("slope", torch.ones(len(VALUED)))
         self.register_buffer("intercept", torch.zeros(len(VALUED)))
         self.register_buffer("spread", torch.ones(len(FAMILIES)))
         self.register_buffer("center", torch.zeros(len(FAMILIES)))
-        self.item_trunk = _trunk(len(FEATURES), hidden)
+        self.item_trunk = _trunk(columns, hidden)
         self.page_trunk = _trunk(len(RELATIONS), hidden)
         self.price = nn.Parameter(torch.ones(config.members))  # of a stale slot, before softplus
         self.heads = nn.ModuleDict({name: Members(hidden, config.head_hidden, config.members) for name in (*FAMILIES, "item")})

@@ -76,8 +76,8 @@ def _facts(saved: dict[str, Any]) -> RewardFacts:
 def load_rewards(run: Run) -> tuple[MultiGrainedReward, RewardFacts]:
     """The rewards of a run, whitened as on the pages that they learned from. Raises RunError where the run has learned none."""
     config = run.config
-    net = RewardNet(config.reward, config.split.repeats)
-    facts = read_rewards(run.folder, net)
     reader = PageReader(run.net, run.evidence, run.likeness, run.catalog.shown, config.model.max_history)
+    net = RewardNet(config.reward, config.split.repeats, len(reader.columns))
+    facts = read_rewards(run.folder, net)
     model = RewardModel(net.eval(), reader, facts.look, config.reward)
     return MultiGrainedReward(model, Whitening(*facts.page), Whitening(*facts.item)), facts

@@ -1,7 +1,7 @@
 """The folder that a training leaves behind, and the way back: everything that composing and judging pages need.
 
     config.json    the resolved configuration          card.json       the split in numbers
-    data.json      name, fingerprint, release          catalog.parquet the items
+    data.json      name, fingerprint, evidence         catalog.parquet the items
     users.parquet  the users' ids                      events.parquet  the feedback
     pages.parquet, slots.parquet  the pages that were shown, where the log has them
     pairs.parquet, reward.safetensors, reward.json  preference pairs and both rewards, where the run has learned them
@@ -29,8 +29,9 @@ from pydantic import ValidationError
 from pagellm import __version__
 from pagellm.catalog import Catalog
 from pagellm.config import RunConfig
+from pagellm.data.click_rates import count_clicks
 from pagellm.data.contexts import contexts_between, cut_time
-from pagellm.data.evidence import NAMES, Evidence, build_evidence
+from pagellm.data.evidence import GROUPS, IMPRESSIONS, NAMES, Evidence, build_evidence
 from pagellm.data.likeness import Likeness, likeness_of
 from pagellm.data.log import Log
 from pagellm.data.splits import Split, make_split
@@ -129,7 +130,7 @@ def save_inputs(folder: Path, config: RunConfig, log: Log, split: Split, content
     (folder / MANIFEST).unlink(missing_ok=True)
     write_json(folder / "config.json", config.model_dump(mode="json"))
     write_json(folder / "card.json", split.card)
-    write_json(folder / "data.json", data_facts(log))
+    write_json(folder / "data.json", data_facts(log) | {"evidence": list(evidence_groups(log, split))})
     write_bytes(folder / "catalog.parquet", as_parquet(log.catalog.frame))
     write_bytes(folder / "users.parquet", as_parquet(users_frame(log.interactions)))
     write_bytes(folder / "events.parquet", as_parquet(events_frame(log.interactions)))
@@ -181,14 +182,15 @@ def open_run(folder: Path) -> Run:
     shown = read_impressions(folder / PAGES, folder / SLOTS, log, len(catalog)) if (folder / PAGES).exists() else None
     split = make_run_split(log, len(catalog), config)
     content = read_tensors(folder / "content.safetensors")[0]["content"].numpy()
-    evidence = make_evidence(catalog, split, content, config)
-    net = _net_of(folder, config, content)
+    facts = read_json(folder / "data.json")
+    reads_pages = IMPRESSIONS in facts.get("evidence", ())  # runs from before there was such evidence name no groups
+    evidence = make_evidence(catalog, split, content, config, shown if reads_pages else None)
+    net = _net_of(folder, config, content, len(evidence.names))
     weights, _ = read_tensors(folder / "policy.safetensors")
     try:
         net.load_state_dict(weights)
     except RuntimeError as problem:  # names and shapes that are missing, left over or other
         raise RunError(f"The weights of {folder} do not fit its configuration. Train it again. ({problem})") from problem
-    facts = read_json(folder / "data.json")
     return Run(folder, config, facts, catalog, split, content, evidence, net.eval(), shown, _tuned(folder, net, content, config))
 
 
@@ -248,7 +250,7 @@ def make_schedule(split: Split, config: RunConfig) -> Schedule:
         return Schedule(
             split.fit_until_valid, split.between_cuts(), every if config.sft.refresh == "end" else split.fit_until_test, None
         )
-    begin = cuts.reward_at - (cuts.test_at - cuts.valid_at)
+    begin = _head_begin(config)
     if not split.point_in_time:
         raise UsageError(
             f"Rewards learn from later feedback than the policy, and the split {split.protocol} has no later. Use temporal."
@@ -268,22 +270,42 @@ def make_schedule(split: Split, config: RunConfig) -> Schedule:
     return Schedule(log.time < first, contexts.take(contexts.warm), log.time < last, (last, cut_time(log, cuts.valid_at)))
 
 
-def make_evidence(catalog: Catalog, split: Split, content: F32, config: RunConfig) -> Evidence:
-    """Evidence over the split's log: every event under a split in time, else only what may be fitted before validation."""
-    known = None if split.point_in_time else split.fit_until_valid
-    return build_evidence(catalog, split.log, content, known, config.candidates.drop)
+def make_evidence(catalog: Catalog, split: Split, content: F32, config: RunConfig, shown: Impressions | None = None) -> Evidence:
+    """Evidence over the split's log: every event under a split in time, else only what may be fitted before validation.
+
+    `shown` are the log's pages. They are read under a split in time alone, because nothing else says which of them are past. Where people
+    look is learned from those that precede all contexts that the evidence head learns from.
+    """
+    if not split.point_in_time:
+        return build_evidence(catalog, split.log, content, split.fit_until_valid, config.candidates.drop)
+    clicks = None
+    if shown is not None:
+        before = cut_time(split.log, _head_begin(config)) if config.split.reward_at else int(str(split.card["valid_cut"]))
+        clicks = count_clicks(shown, split.log.user_ids, len(catalog), before)
+    return build_evidence(catalog, split.log, content, None, config.candidates.drop, clicks)
 
 
-def make_net(config: RunConfig, content: F32, catalog: Catalog) -> PolicyNet:
-    """A fresh policy network for this configuration: weights drawn from the seed, or a Hugging Face model's own."""
+def evidence_groups(log: Log, split: Split) -> tuple[str, ...]:
+    """Groups of evidence that a run on this log reads: its networks have columns for these."""
+    return tuple(group for group in GROUPS if group != IMPRESSIONS or (log.impressions is not None and split.point_in_time))
+
+
+def make_net(config: RunConfig, content: F32, catalog: Catalog, columns: int = len(NAMES)) -> PolicyNet:
+    """A fresh policy network for this configuration and so many columns of evidence: weights drawn from the seed, or a Hugging Face
+    model's own."""
     torch.manual_seed(config.seed)
     if config.model.backbone == "small":
-        return PolicyNet(config.model, content, len(NAMES), blind="policy" in config.candidates.drop)
-    return pretrained_policy(config, content, len(NAMES), catalog)
+        return PolicyNet(config.model, content, columns, blind="policy" in config.candidates.drop)
+    return pretrained_policy(config, content, columns, catalog)
 
 
-def _net_of(folder: Path, config: RunConfig, content: F32) -> PolicyNet:
+def _head_begin(config: RunConfig) -> float:
+    """Share of the events before those that the evidence head learns from, where the policy stops at `split.reward_at`."""
+    return config.split.reward_at - (config.split.test_at - config.split.valid_at)
+
+
+def _net_of(folder: Path, config: RunConfig, content: F32, columns: int) -> PolicyNet:
     """The network of a finished run, its weights still to be loaded. Needs no other folder."""
     if config.model.backbone == "small":
-        return PolicyNet(config.model, content, len(NAMES), blind="policy" in config.candidates.drop)
-    return stored_policy(config, content, len(NAMES), read_architecture(folder / BACKBONE))
+        return PolicyNet(config.model, content, columns, blind="policy" in config.candidates.drop)
+    return stored_policy(config, content, columns, read_architecture(folder / BACKBONE))

@@ -38,7 +38,7 @@ def events_frame(log: Interactions) -> pl.DataFrame:
 def pages_frame(shown: Impressions) -> pl.DataFrame:
     """One row a page that was shown, with the number of its slots."""
     columns = {"page_id": shown.page_ids, "user": shown.user, "time": shown.time, "policy": shown.policy}
-    return pl.DataFrame({**columns, "slots": np.diff(shown.offsets)})
+    return pl.DataFrame({**columns, "slots": np.diff(shown.offsets), "settled": shown.settled})
 
 
 def slots_frame(shown: Impressions) -> pl.DataFrame:
@@ -69,8 +69,10 @@ def read_impressions(pages_path: Path, slots_path: Path, log: Interactions, n_it
     if not (fits and known and item.min(initial=0) >= 0 and item.max(initial=-1) < n_items):
         raise RunError(f"The pages of this run do not fit its {log.users:,} users and {n_items:,} items. Train it again.")
     page_ids, policy = (pages[name].to_numpy().astype(np.str_) for name in ("page_id", "policy"))
-    columns = (slots[name].to_numpy() for name in _SLOT_FIELDS)
-    return Impressions(page_ids, user, pages["time"].to_numpy(), policy, offsets, *columns)
+    columns = {name: slots[name].to_numpy() for name in _SLOT_FIELDS}
+    time = pages["time"].to_numpy()
+    settled = pages["settled"].to_numpy() if "settled" in pages.columns else time  # older runs have none and read nothing of it
+    return Impressions(page_ids, user, time, policy, offsets, **columns, settled=settled)
 
 
 def read_table(path: Path) -> pl.DataFrame:

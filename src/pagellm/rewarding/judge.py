@@ -1,9 +1,9 @@
 """Who judges rewards, and on what: pairs and pages of held-out users, scored by both rewards and by the reference policy.
 
 Every page is of a held-out user and later than what policy and rewards learned from. Candidates and what stands in for others were known
-before the window; pages of the log and histories are as they were. Pages that are put together are drawn evenly from the candidates here:
-beside items that the policy itself draws, an engaged item is no likelier to be wanted than they are, so nobody could tell them apart for
-the right reason.
+before each context's own time; pages of the log and histories are as they were. Pages that are put together are drawn evenly from the
+candidates here: beside items that the policy itself draws, an engaged item is no likelier to be wanted than they are, so nobody could tell
+them apart for the right reason.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from pagellm.models.composer import PolicyRanker
 from pagellm.models.multi_grained import MultiGrainedReward
 from pagellm.models.run import Run
 from pagellm.rewarding.sampling import MOST_PAGES, Sample, draw_users
-from pagellm.training.pair_sources import PairSource, known_before, policy_candidates, situations
+from pagellm.training.pair_sources import PairSource, known_since, policy_candidates, situations
 from pagellm.training.reward_modeling import pair_contexts
 from pagellm.types import F32, F64, I32, NO_ITEM, PageBatch
 
@@ -36,13 +36,13 @@ _AT_ONCE = 20_000  # pairs whose pages are read and scored at once
 
 
 def judged_source(run: Run, window: str) -> PairSource:
-    """Feedback of held-out users in a window, candidates that were known before it."""
+    """Feedback of held-out users in a window, candidates that were known before each context."""
     cuts = int(str(run.split.card["valid_cut"])), int(str(run.split.card["test_cut"]))
     begin, end = (cuts[0], cuts[1]) if window == "choices" else (cuts[1], ALWAYS)
     log = run.split.log
-    known = known_before(log, run.catalog, begin)
+    since = known_since(log, run.impressions, run.catalog)
     users = held_out_users(log.user_ids, run.config.split.held_out)
-    return PairSource(log, run.impressions, policy_candidates(run, known), begin, end, known, users, flat=True)
+    return PairSource(log, run.impressions, policy_candidates(run, since), begin, end, since, users, flat=True)
 
 
 Logits = dict[tuple[int, int, int], tuple[I32, F32]]
@@ -73,12 +73,13 @@ class Judge:
         """Pairs of the kinds that the rewards learned from."""
         likeness, config = self.reward.model.reader.likeness, self.run.config
         near = likeness.near(config.pairs.near, self.source.allowed)
-        return mine(self.chunks, self.engaged, likeness, near, config.pairs, self.seed, repeats=config.split.repeats)[0]
+        repeats, since = config.split.repeats, self.source.since
+        return mine(self.chunks, self.engaged, likeness, near, config.pairs, self.seed, repeats=repeats, since=since)[0]
 
     def unseen_pairs(self) -> Pairs:
         """Pairs of held-out defects."""
         log = self.source.log
-        shelf = Shelf.of(self.reward.model.reader.likeness, self.source.allowed, log.item[log.time < self.source.begin])
+        shelf = Shelf.of(self.reward.model.reader.likeness, self.source.since, log.item[log.time < self.source.begin])
         return join_pairs([held_out_pairs(s, keys_of(s, self.seed), shelf) for s in self.chunks])
 
     def _cases(self, pairs: Pairs, kinds: list[Operator] | list[HeldOut]) -> list[Cases]:
@@ -140,7 +141,9 @@ class Judge:
             contexts = contexts_between(log, self.source.begin, self.source.end)
             contexts = contexts.take(contexts.warm & self.source.counts(contexts.user))
             contexts = contexts.take(np.sort(rng.permutation(len(contexts))[:most]))
-            items = PolicyRanker(self.run, self.source.allowed).rank(contexts, self.run.config.pairs.slots)
+            items = PolicyRanker(self.run, self.source.allowed, since=self.source.since).rank(
+                contexts, self.run.config.pairs.slots
+            )
             col = np.broadcast_to(np.arange(items.shape[1], dtype=np.int16), items.shape)
             batch = PageBatch(contexts, np.arange(len(contexts)), items, np.zeros_like(col), col)
             look = self.reward.model.look.of(items, batch.row, batch.col)

@@ -6,14 +6,14 @@ Takes records and a window of time; knows no family of pairs and no file.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 
 from pagellm.catalog import Catalog
 from pagellm.config import PairConfig, RunConfig
 from pagellm.data.candidates import draw_pool
-from pagellm.data.contexts import contexts_between
+from pagellm.data.contexts import ALWAYS, contexts_between
 from pagellm.data.evidence import Evidence
 from pagellm.data.examination import Examination, estimate_examination
 from pagellm.data.likeness import Likeness
@@ -48,32 +48,43 @@ class PairSource:
     candidates: Candidates
     begin: int  # unix seconds, inclusive
     end: int  # exclusive
-    allowed: Bool  # [item] what may be put onto a page
+    since: I64  # [item] unix seconds, see `known_since`: what may be put onto the pages of later contexts
     users: Bool | None = None  # [user] whose feedback counts; everybody's where None
     flat: bool = False  # pages that are put together are drawn evenly from the pool, not as the policy would
+
+    @property
+    def allowed(self) -> Bool:
+        """[item] what may be put onto a page at some time."""
+        return self.since < ALWAYS
 
     def counts(self, user: I32) -> Bool:
         """[any] whether the feedback of each of these users counts."""
         return np.ones(len(user), bool) if self.users is None else self.users[user]
 
 
-def policy_candidates(run: Run, known: Bool | None = None) -> Candidates:
-    """What the run's policy considers among the `known` [item] ones, and what it thinks of it."""
-    allowed = run.catalog.shown if known is None else known
-    return lambda contexts: candidate_logits(run, contexts, allowed)
+def known_since(log: Interactions, impressions: Impressions | None, catalog: Catalog) -> I64:
+    """[item] unix seconds at which each was first taken or clicked on by anybody, or first shown where pages were logged.
+
+    A context knows what is strictly older than its own time. ALWAYS for what never was, and for what may not be shown.
+    """
+    since = np.full(len(catalog), ALWAYS, np.int64)
+    np.minimum.at(since, log.item, log.time)
+    if impressions is not None:
+        np.minimum.at(since, impressions.item, np.repeat(impressions.time, np.diff(impressions.offsets)))
+    return np.where(catalog.shown, since, ALWAYS)
 
 
-def known_before(log: Interactions, catalog: Catalog, begin: int) -> Bool:
-    """[item] what may be shown and was taken by somebody before a time."""
-    return np.asarray(catalog.shown & (np.bincount(log.item[log.time < begin], minlength=len(catalog)) > 0))
+def policy_candidates(run: Run, since: I64) -> Candidates:
+    """What the run's policy considers among what a context knows (`since` [item], see `known_since`), and what it thinks of it."""
+    return lambda contexts: candidate_logits(run, contexts, run.catalog.shown, since)
 
 
-def channel_candidates(evidence: Evidence, catalog: Catalog, config: RunConfig) -> Candidates:
-    """What the channels bring without a policy, ordered by co-occurrence and recent popularity."""
+def channel_candidates(evidence: Evidence, catalog: Catalog, config: RunConfig, since: I64) -> Candidates:
+    """What the channels bring without a policy, ordered by co-occurrence and recent popularity; `since` as in `policy_candidates`."""
     shown = catalog.shown
 
     def draw(contexts: Contexts) -> tuple[I32, F32]:
-        pool = draw_pool(evidence, contexts, config.candidates, shown, repeats=config.split.repeats)
+        pool = draw_pool(evidence, contexts, config.candidates, shown, repeats=config.split.repeats, since=since)
         return pool, channel_logits(evidence, contexts, pool)
 
     return draw
@@ -112,7 +123,7 @@ def situations(source: PairSource, slots: int, seed: int) -> Found:
             _of_pages(source, shown, pages, examination),
             Engaged(owner[inside], shown.item[inside], np.repeat(shown.time, np.diff(shown.offsets))[inside]),
             examination,
-            exposure_of(before, examination, len(source.allowed)),
+            exposure_of(before, examination, len(source.since)),
         )
     contexts = contexts_between(source.log, source.begin, source.end)
     contexts = contexts.take(contexts.warm & (contexts.target_stop > contexts.stop) & source.counts(contexts.user))
@@ -129,7 +140,7 @@ def mine_source(
     """All pairs of a source, with what was found of who looks where. Raises DataError where no pair can be made."""
     found = situations(source, config.slots, seed)
     engaged, near = found.engaged.among(source.allowed), likeness.near(config.near, source.allowed)
-    pairs, report = mine(found.chunks, engaged, likeness, near, config, seed, found.words, repeats, found.exposure)
+    pairs, report = mine(found.chunks, engaged, likeness, near, config, seed, found.words, repeats, found.exposure, source.since)
     if not len(pairs):
         raise DataError(
             "No pair could be made: no engaged item of the window is among the candidates. Widen it, or look at the catalog."
@@ -162,13 +173,7 @@ def exposure_of(shown: Impressions, examination: Examination, n_items: int) -> F
 def _before(shown: Impressions, source: PairSource) -> Impressions:
     """The pages before the window's end of users who count, so that nothing later or of anybody else weighs in it."""
     pages = (shown.time < source.end) & source.counts(shown.user)
-    if pages.all():
-        return shown
-    sizes = np.diff(shown.offsets)
-    slots = np.repeat(pages, sizes)
-    parts = {f.name: getattr(shown, f.name) for f in fields(shown)}
-    out = {name: column[pages if len(column) == len(pages) else slots] for name, column in parts.items() if name != "offsets"}
-    return Impressions(**out, offsets=np.concatenate([[0], np.cumsum(sizes[pages])]))
+    return shown if pages.all() else shown.where(pages)
 
 
 def _engaged_pages(shown: Impressions, source: PairSource) -> I64:

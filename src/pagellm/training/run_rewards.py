@@ -29,7 +29,7 @@ from pagellm.models.reward import RewardNet
 from pagellm.models.reward_files import RewardFacts, write_rewards
 from pagellm.models.run import METRICS, PAIRS, REWARD, REWARD_FACTS, Run, make_schedule
 from pagellm.models.storage import write_bytes
-from pagellm.training.pair_sources import Found, PairSource, known_before, mine_source, policy_candidates
+from pagellm.training.pair_sources import Found, PairSource, known_since, mine_source, policy_candidates
 from pagellm.training.reward_modeling import Engagement, calibrate, fit_rewards, measure_spread, pair_table
 from pagellm.training.run_sft import metrics_line
 from pagellm.training.sft import Step
@@ -54,7 +54,7 @@ def learn_rewards(run: Run, tell: Callable[[str], None]) -> Iterator[Step]:
     reader = PageReader(run.net, run.evidence, likeness, run.catalog.shown, config.model.max_history)
     table = pair_table(_drawn(pairs, config.reward.pairs, config.seed), run.split.log, reader, look)
     torch.manual_seed(config.seed)
-    net = RewardNet(config.reward, config.split.repeats)
+    net = RewardNet(config.reward, config.split.repeats, len(reader.columns))
     metrics = run.folder / METRICS
     write_bytes(metrics, _before_rewards(metrics.read_bytes() if metrics.exists() else b""))
     with open(metrics, "ab") as file:
@@ -118,8 +118,8 @@ def reward_source(run: Run) -> PairSource:
     """
     begin, end = _window(run.split, run.config)
     users = ~held_out_users(run.split.log.user_ids, run.config.split.held_out)
-    known = known_before(run.split.log, run.catalog, begin)
-    return PairSource(run.split.log, run.impressions, policy_candidates(run, known), begin, end, known, users)
+    since = known_since(run.split.log, run.impressions, run.catalog)
+    return PairSource(run.split.log, run.impressions, policy_candidates(run, since), begin, end, since, users)
 
 
 def _window(split: Split, config: RunConfig) -> tuple[int, int]:
@@ -137,7 +137,7 @@ def engagement_of(run: Run, source: PairSource, found: Found, reader: PageReader
         contexts = contexts_between(log, source.begin, source.end)
         contexts = contexts.take(contexts.warm & source.counts(contexts.user))
         contexts = contexts.take(np.sort(rng.permutation(len(contexts))[:most]))
-        pool = PolicyRanker(run, source.allowed).rank(contexts, _LIKELY * run.config.pairs.slots)
+        pool = PolicyRanker(run, source.allowed, since=source.since).rank(contexts, _LIKELY * run.config.pairs.slots)
         engaged = np.stack([np.isin(row, contexts.target(c)) for c, row in enumerate(pool)])
         seen = (pool != NO_ITEM).astype(np.float32)
     else:

@@ -90,6 +90,7 @@ def test_logged_slots_are_seen_as_far_as_the_log_knows() -> None:
         np.array([False, False, False, False, True]),
         np.zeros(5, bool),
         np.zeros(5, np.float32),
+        np.array([now, now], np.int64),
     )
     look = np.array([[0.9, 0.5], [0.3, 0.2]])
     examination = Examination(look, "viewed", np.ones((2, 2), np.int64), np.ones((2, 2)), "")

@@ -71,12 +71,14 @@ def diversity(s: Situations, key: np.ndarray, vectors: F32, titles: F32, groups:
     return pairs_made(s, made, Family.DIVERSITY, Operator.THEME)
 
 
-def redundancy(s: Situations, key: np.ndarray, near: I32, repeats: bool = False) -> Pairs:
+def redundancy(s: Situations, key: np.ndarray, near: I32, repeats: bool = False, since: I64 | None = None) -> Pairs:
     """Slots without engagement are filled with what the page or the user already has. Severity: the share of the page so filled.
 
-    `near` [item, any] lists each item's near-duplicates, NO_ITEM (-1) at the end. Where users take things again (`repeats`), an item of the
+    `near` [item, any] lists each item's near-duplicates, NO_ITEM (-1) at the end; they stand in where they were known strictly before the
+    context's time (`since` [item], unix seconds; from the start where None). Where users take things again (`repeats`), an item of the
     history is no defect.
     """
+    since = np.full(len(near), np.iinfo(np.int64).min) if since is None else since
     parts, taken, (item, start, stop, target_stop) = [], s.contexts.log.taken, _history(s)
     for operator in (Operator.NEAR_DUPLICATE, Operator.REPEAT, *(() if repeats else (Operator.CONSUMED,))):
         made = blank(s)
@@ -89,6 +91,8 @@ def redundancy(s: Situations, key: np.ndarray, near: I32, repeats: bool = False)
             s.items,
             s.gain,
             near,
+            since,
+            s.contexts.time,
             key,
             int(operator),
             made.rejected,

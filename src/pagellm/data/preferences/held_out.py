@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pagellm.data.contexts import ALWAYS
 from pagellm.data.likeness import Likeness
 from pagellm.data.preferences.families import blank, pairs_made
 from pagellm.data.preferences.pairs import Family, HeldOut, Pairs, join_pairs
@@ -35,14 +36,19 @@ class Shelf:
     """What held-out defects are made of."""
 
     likeness: Likeness
-    shown: Bool  # [item] what may be shown and was known before the judged window
+    since: I64  # [item] unix seconds: a page may hold what was known strictly before its context
     best_sellers: I32  # [any] items by how often they were taken, the most often first
 
     @classmethod
-    def of(cls, likeness: Likeness, shown: Bool, taken: I32) -> Shelf:
+    def of(cls, likeness: Likeness, since: I64, taken: I32) -> Shelf:
         """`taken` lists the item of every event before the judged window."""
-        counts = np.where(shown, np.bincount(taken, minlength=len(shown)), -1)
-        return cls(likeness, shown, np.argsort(-counts, kind="stable")[:_BEST_SELLERS].astype(np.int32))
+        counts = np.where(since < ALWAYS, np.bincount(taken, minlength=len(since)), 0)
+        best = np.argsort(-counts, kind="stable")[: min(_BEST_SELLERS, int((counts > 0).sum()))]
+        return cls(likeness, since, best.astype(np.int32))
+
+    def known(self, time: int) -> Bool:
+        """[item] what may stand on a page of a context of this time."""
+        return np.asarray(self.since < time)
 
 
 @dataclass(frozen=True)
@@ -53,6 +59,7 @@ class _Page:
     gain: F32  # [slot]
     look: F32  # [slot]
     row: np.ndarray  # [slot]
+    time: int  # unix seconds, of the context
     history: I32  # [event]
     taboo: I32  # items of the page, the history and the target basket
     rng: np.random.Generator
@@ -106,6 +113,7 @@ def foreign_block(page: _Page, shelf: Shelf) -> I32 | None:
 def flood(page: _Page, shelf: Shelf) -> I32 | None:
     """The engaged slots and half of the others filled with best-sellers of all time."""
     stock = shelf.best_sellers[~np.isin(shelf.best_sellers, page.taboo)]
+    stock = stock[shelf.known(page.time)[stock]]
     wanted = (page.gain > 0) | (page.rng.random(len(page.items)) < 0.5)
     if len(stock) < wanted.sum():
         return None
@@ -148,7 +156,8 @@ def paraphrase(page: _Page, shelf: Shelf) -> I32 | None:
         near = np.argsort(-(likeness.vectors @ likeness.vectors[anchor]), kind="stable")[:_LOOKED_AT]
         titles = likeness.titles[near] @ likeness.titles[anchor]
         kin = (likeness.groups[near] >= 0) & (likeness.groups[near] == likeness.groups[anchor])
-        fit = near[(titles > _CLOSEST_TITLE) & (titles <= likeness.alike) & ~kin & shelf.shown[near] & ~np.isin(near, page.taboo)]
+        known = shelf.known(page.time)[near]
+        fit = near[(titles > _CLOSEST_TITLE) & (titles <= likeness.alike) & ~kin & known & ~np.isin(near, page.taboo)]
         fit = fit[~np.isin(fit, out)]
         if len(fit):
             out[slot] = fit[0]
@@ -161,11 +170,12 @@ def _page(s: Situations, c: int, key: np.ndarray, operator: int) -> _Page:
     known = contexts.log.item[contexts.start[c] : contexts.target_stop[c]]
     rng = np.random.default_rng((int(key[c]), operator))
     taboo = np.concatenate([known, s.items[c]])
-    return _Page(s.items[c, :size], s.gain[c, :size], s.look[c, :size], s.row[c, :size], contexts.history(c), taboo, rng)
+    page = s.items[c, :size], s.gain[c, :size], s.look[c, :size], s.row[c, :size]
+    return _Page(*page, int(contexts.time[c]), contexts.history(c), taboo, rng)
 
 
 def _stock(page: _Page, shelf: Shelf) -> I64:
     """Items that may be filled in."""
-    free = shelf.shown.copy()
+    free = shelf.known(page.time)
     free[page.taboo[page.taboo >= 0]] = False
     return np.flatnonzero(free)

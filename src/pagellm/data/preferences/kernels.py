@@ -333,7 +333,24 @@ def one_theme(  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def refill(log_item, log_taken, start, stop, target_stop, items, gain, near, key, operator, rejected, slot, severity):  # type: ignore[no-untyped-def]
+def _known(near, since, moment, luck):  # type: ignore[no-untyped-def]
+    """One of the items that were known before the moment, drawn by luck in [0, 1); -1 where there is none."""
+    n = 0
+    for j in near:
+        n += j >= 0 and since[j] < moment
+    place = int(luck * n)
+    for j in near:
+        if j >= 0 and since[j] < moment:
+            if place == 0:
+                return j
+            place -= 1
+    return -1
+
+
+@njit(cache=True)
+def refill(  # type: ignore[no-untyped-def]
+    log_item, log_taken, start, stop, target_stop, items, gain, near, since, moment, key, operator, rejected, slot, severity
+):
     """Redundancy: slots without engagement take near-duplicates, repeats or items of the history, as `operator` says."""
     stream, width = operator * _STREAM, items.shape[1]
     for c in range(len(items)):
@@ -374,10 +391,7 @@ def refill(log_item, log_taken, start, stop, target_stop, items, gain, near, key
                         continue
                     j = items[c, t]
                     if operator == 6:  # NEAR_DUPLICATE
-                        n = 0
-                        while n < near.shape[1] and near[items[c, t], n] >= 0:
-                            n += 1
-                        j = near[items[c, t], int(v * n)] if n else -1
+                        j = _known(near[items[c, t]], since, moment[c], v)
                 if (
                     j >= 0
                     and j != items[c, s]

@@ -15,7 +15,7 @@ from pagellm.data.likeness import Likeness
 from pagellm.data.preferences.families import diversity, ranking, redundancy, relevance, swaps
 from pagellm.data.preferences.pairs import Family, Operator, Pairs, capped, effective_size, join_pairs
 from pagellm.data.preferences.situations import Engaged, Situations, keys_of
-from pagellm.types import F32, I32
+from pagellm.types import F32, I32, I64
 
 
 @dataclass
@@ -42,8 +42,10 @@ def mine(
     examination: str = "",
     repeats: bool = False,
     exposure: F32 | None = None,
+    since: I64 | None = None,
 ) -> tuple[Pairs, MiningReport]:
-    """Pairs of all families. `near` [item, any] lists near-duplicates that may be shown, `exposure` [item] how often each was seen.
+    """Pairs of all families. `near` [item, any] lists near-duplicates that may be shown, `exposure` [item] how often each was seen, `since`
+    [item] from when on each was known, in unix seconds: from the start where None.
 
     Equal situations, chunks and seed give equal pairs; which of them the caps leave depends on all that was found.
     """
@@ -54,7 +56,7 @@ def mine(
         useful = chunk.take(np.flatnonzero((chunk.gain > 0).any(1)))
         report.engaged += len(useful)
         if len(useful):
-            parts.append(mine_chunk(useful, engaged, likeness, near, config, seed, repeats, exposure))
+            parts.append(mine_chunk(useful, engaged, likeness, near, config, seed, repeats, exposure, since))
     found = join_pairs(parts)
     kept = found.take(np.flatnonzero(capped(found, config.per_user, config.per_item, seed)))
     report.found, report.over_cap = len(found), len(found) - len(kept)
@@ -75,6 +77,7 @@ def mine_chunk(
     seed: int,
     repeats: bool = False,
     exposure: F32 | None = None,
+    since: I64 | None = None,
 ) -> Pairs:
     """All pairs of these situations, before caps."""
     key = keys_of(s, seed)
@@ -82,7 +85,7 @@ def mine_chunk(
         relevance(s, key, engaged, exposure),
         ranking(s, key),
         diversity(s, key, likeness.vectors, likeness.titles, likeness.groups, config.alike),
-        redundancy(s, key, near, repeats),
+        redundancy(s, key, near, repeats, since),
         swaps(s, key, config.swaps),
     )
     return join_pairs([part for part in families if len(part)])
