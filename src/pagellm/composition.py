@@ -151,7 +151,12 @@ def compose_for(
         if explain
         else (None,) * len(pages)
     )
-    facts: dict[str, object] = {"policy": f"pagellm, {stage}", "run": run.folder.name, "data": str(run.facts["name"]), "seed": seed}
+    facts: dict[str, object] = {
+        "policy": f"pagellm, {stage}",
+        "run": run.folder.name,
+        "data": str(run.facts["name"]),
+        "seed": seed,
+    }
     return Composed(run, layout, context, tuple(pages), parts, receipts, facts, notes)
 
 

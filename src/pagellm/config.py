@@ -138,7 +138,8 @@ class PPOConfig(_Section):
     """Reinforcement learning on the multi-grained reward."""
 
     algorithm: Literal["ppo", "grpo", "grpo-slot", "rloo"] = Field(
-        "ppo", description="where advantages come from: a value head, or the other pages of the context (whole pages, or slot by slot)"
+        "ppo",
+        description="where advantages come from: a value head, or the other pages of the context (whole pages, or slot by slot)",
     )
     learn: Literal["page", "all"] = Field(
         "page", description="what is trained: what depends on the page so far, or the language model and the evidence head too"
@@ -146,7 +147,9 @@ class PPOConfig(_Section):
     iterations: int = Field(80, ge=1, le=100_000, description="rounds of writing pages and learning from them")
     contexts: int = Field(64, ge=1, le=65_536, description="contexts a round")
     group: int = Field(8, ge=2, le=256, description="pages a context, which share its prompt")
-    candidates: int = Field(200, ge=2, le=5_000, description="the reference policy's favorites that pages are written from while learning")
+    candidates: int = Field(
+        200, ge=2, le=5_000, description="the reference policy's favorites that pages are written from while learning"
+    )
     most_contexts: int = Field(6_000, ge=1, description="different contexts at most, drawn from the reward window")
     temperature: float = Field(
         0.5, gt=0, le=10, description="of the softmax that pages are drawn from while learning; served pages take the likeliest"
@@ -169,7 +172,10 @@ class PPOConfig(_Section):
     kl_budget: float = Field(20.0, gt=0, description="nats a page at which learning stops")
     caution: float = Field(0.5, ge=0, le=10, description="deviations of the reward ensemble that are taken off the page reward")
     verifiable: float = Field(
-        0.0, ge=0, le=100, description="weight of a reward that is checked against what the user did next, beside the learned ones"
+        0.0,
+        ge=0,
+        le=100,
+        description="weight of a reward that is checked against what the user did next, beside the learned ones",
     )
     canary_every: int = Field(5, ge=1, description="rounds between looks at held-out users")
     canary_contexts: int = Field(1_000, ge=10, description="contexts of held-out users at most")
@@ -177,7 +183,9 @@ class PPOConfig(_Section):
     duplicate_cost: float = Field(
         0.1, ge=0, le=1, description="share of a page's value that near-duplicates in every slot would cost, for the canary"
     )
-    collapse: float = Field(0.05, ge=0, le=1, description="share of different pages among users below which the policy has collapsed")
+    collapse: float = Field(
+        0.05, ge=0, le=1, description="share of different pages among users below which the policy has collapsed"
+    )
 
 
 class RunConfig(_Section):

@@ -107,7 +107,10 @@ class SmallBackbone(nn.Module):
         return Cache([], [], bias, (cos, sin), keys, values, begin)
 
     def read_pages(
-        self, x: Float[Tensor, "context token dim"], lengths: Int[Tensor, " context"], tokens: Float[Tensor, "context page slot dim"]
+        self,
+        x: Float[Tensor, "context token dim"],
+        lengths: Int[Tensor, " context"],
+        tokens: Float[Tensor, "context page slot dim"],
     ) -> tuple[Float[Tensor, "context dim"], Float[Tensor, "context page slot dim"]]:
         """Hidden vectors of the prompts' last tokens and of all tokens of pages that follow them, in one pass and with gradients.
 

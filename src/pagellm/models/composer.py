@@ -190,7 +190,6 @@ class LanguagePolicy:
         return masks, write_pages(scorer, masks, (len(pages), group), self.writing, rng, forced)
 
 
-@torch.no_grad()
 def candidate_logits(
     run: Run, contexts: Contexts, allowed: Bool, since: I64 | None = None, net: PolicyNet | None = None
 ) -> tuple[I32, F32]:
@@ -203,6 +202,7 @@ def candidate_logits(
     return pool, logits.numpy()
 
 
+@torch.no_grad()
 def _read_candidates(
     run: Run, contexts: Contexts, allowed: Bool, net: PolicyNet, since: I64 | None = None
 ) -> tuple[I32, Tensor, Tensor]:

@@ -275,7 +275,13 @@ def logprob_of(
 
 
 def _begin_rows(
-    logits: Tensor, masks: PageMasks, groups: tuple[int, int], writing: Writing, draw: Tensor | None, wanted: I64 | None, slot: int
+    logits: Tensor,
+    masks: PageMasks,
+    groups: tuple[int, int],
+    writing: Writing,
+    draw: Tensor | None,
+    wanted: I64 | None,
+    slot: int,
 ) -> RowChoice:
     """Chooses a layout row where a page waits for one."""
     waiting = torch.from_numpy(masks.between).view(groups)

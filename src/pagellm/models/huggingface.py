@@ -92,7 +92,10 @@ class HuggingFaceBackbone(nn.Module):
         return hidden[torch.arange(n, device=x.device)[:, None], ends], cache
 
     def read_pages(
-        self, x: Float[Tensor, "context token dim"], lengths: Int[Tensor, " context"], tokens: Float[Tensor, "context page slot dim"]
+        self,
+        x: Float[Tensor, "context token dim"],
+        lengths: Int[Tensor, " context"],
+        tokens: Float[Tensor, "context page slot dim"],
     ) -> tuple[Float[Tensor, "context dim"], Float[Tensor, "context page slot dim"]]:
         """Hidden vectors of the prompts' last tokens and of all tokens of pages that follow them, with gradients; a prompt is read once."""
         n, pages, slots, _ = tokens.shape

@@ -104,7 +104,9 @@ class Run:
         if policy not in ("sft", "ppo"):
             raise UsageError(f"The policy must be sft or ppo. Got {policy!r}.")
         if policy == "ppo" and self.tuned is None:
-            raise RunError(f"The run {self.folder} has no policy of the stage ppo. Train it: pagellm train DATA --until ppo --resume")
+            raise RunError(
+                f"The run {self.folder} has no policy of the stage ppo. Train it: pagellm train DATA --until ppo --resume"
+            )
         return self.net if policy == "sft" else self.policy
 
     @cached_property
@@ -208,7 +210,9 @@ def _tuned(folder: Path, net: PolicyNet, content: F32, config: RunConfig) -> Pol
         groups, themes, brands = tensors["likeness.codes"].numpy()
         titles = tensors["likeness.titles"].numpy()
     except (KeyError, RuntimeError, ValueError) as problem:
-        raise RunError(f"The file {folder / PPO} does not fit the run's policy ({problem!r}). Train the stage ppo again.") from problem
+        raise RunError(
+            f"The file {folder / PPO} does not fit the run's policy ({problem!r}). Train the stage ppo again."
+        ) from problem
     if len(titles) != len(content) or len(groups) != len(content):
         raise RunError(f"The file {folder / PPO} is of another catalog. Train the stage ppo again.")
     tuned.page_evidence.attach(Likeness(content, titles, groups, themes, brands, config.pairs.alike))

@@ -103,9 +103,7 @@ def _lifted(logits: Tensor, pages: WrittenPages) -> Tensor:
     return logits if pages.bias is None else logits + pages.bias
 
 
-def distributions(
-    logits: PageLogits, pages: WrittenPages, temperature: float
-) -> Float[Tensor, "context page slot candidate"]:
+def distributions(logits: PageLogits, pages: WrittenPages, temperature: float) -> Float[Tensor, "context page slot candidate"]:
     """Log-probabilities of all allowed candidates of each slot, -inf for others; even where nothing was allowed."""
     masked = (logits.slots / temperature).masked_fill(~pages.allowed, -torch.inf)
     some = pages.allowed.any(-1, keepdim=True)

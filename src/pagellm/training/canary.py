@@ -67,4 +67,3 @@ def canary_contexts(contexts: Contexts, config: PPOConfig, seed: int) -> Context
     """At most `canary_contexts` of these, drawn with the seed."""
     rng = np.random.default_rng((seed, 11))
     return contexts.take(np.sort(rng.permutation(len(contexts))[: config.canary_contexts]))
-

@@ -19,9 +19,7 @@ def look_ndcg(pages: PageBatch, look: Look) -> F64:
     Its sum with look = 1 / log2(place + 2) is NDCG over the page (Järvelin and Kekäläinen 2002); with a learned look it is row-aware. An item
     that stands twice hits once; a page without a next basket has zeros.
     """
-    seen, best = (
-        look.of(items, pages.row, pages.col).astype(np.float64) for items in (pages.items, np.zeros_like(pages.items))
-    )
+    seen, best = (look.of(items, pages.row, pages.col).astype(np.float64) for items in (pages.items, np.zeros_like(pages.items)))
     ideal = np.sort(best, axis=1)[:, ::-1].cumsum(1)
     wanted = wanted_items(pages.contexts)[pages.place]
     most = ideal[np.arange(len(pages)), np.clip(wanted, 1, ideal.shape[1]) - 1]

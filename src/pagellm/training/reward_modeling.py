@@ -29,7 +29,6 @@ from pagellm.training.sft import Step
 from pagellm.types import F32, I64, Contexts, Interactions
 
 _MOST_STANDARDIZED = 200_000  # rows that mean and deviation are taken from
-_ROUNDING = 1e-5  # gaps within this share of the scores themselves are those of float32 sums
 
 
 @dataclass(frozen=True)
@@ -199,23 +198,3 @@ def calibrate(net: RewardNet, engagement: Engagement) -> list[str]:
                 flat.append(name)
             net.slope[place], net.intercept[place] = slope, intercept
     return flat
-
-
-@torch.no_grad()
-def measure_spread(net: RewardNet, table: PairTable) -> None:
-    """Sets what families are weighed by: the mean gap of a family's score on its own pairs. A typical defect of each then costs one unit.
-
-    The spread over all pages would not do: contexts differ more in how much anybody engages than a defect costs. `center` is the mean
-    score of the chosen pages. A head that tells nothing apart (see `calibrate`) gets spread 1: its gaps are rounding, not to be blown up.
-    """
-    scores = torch.cat([net.page_scores(table.pages.inputs(some)).mean(-1) for some in _chunks(len(table.pages))])
-    net.center.copy_(scores[torch.from_numpy(np.unique(table.chosen))].mean(0))
-    for place in range(len(FAMILIES)):
-        pairs = np.flatnonzero(table.family == place)
-        gap = scores[torch.from_numpy(table.chosen[pairs]), place] - scores[torch.from_numpy(table.rejected[pairs]), place]
-        mean, size = gap.abs().mean(), scores[:, place].abs().mean()
-        net.spread[place] = torch.where(mean <= _ROUNDING * size, 1.0, mean.clamp_min(1e-9))
-
-
-def _chunks(count: int, size: int = 2_000) -> list[np.ndarray]:
-    return np.array_split(np.arange(count), max(1, count // size))

@@ -22,13 +22,13 @@ from pagellm.data.likeness import Likeness
 from pagellm.errors import DataError
 from pagellm.layout.compiled import compile_layout
 from pagellm.layout.spec import Layout
-from pagellm.models.multi_grained import MultiGrainedReward, Whitening
+from pagellm.models.multi_grained import MultiGrainedReward
 from pagellm.models.reward_files import RewardFacts, load_rewards
 from pagellm.models.run import METRICS, PPO_FACTS, Run, make_schedule, save_tuned
 from pagellm.models.storage import write_json
 from pagellm.training.canary import Canary, canary_contexts
 from pagellm.training.later_feedback import LaterFeedback
-from pagellm.training.pair_sources import known_before
+from pagellm.training.pair_sources import known_since
 from pagellm.training.ppo import Learner, Mixed, Stats, ppo
 from pagellm.training.ppo_checkpoint import CHECKPOINT, Progress, load_progress, save_progress, trained_weights
 from pagellm.training.rollouts import Asked, Desk, ask
@@ -104,19 +104,19 @@ def open_stage(run: Run, layout: Layout) -> Stage:
     config, log = run.config, run.split.log
     likeness = run.likeness
     rewards, facts = load_rewards(run)
-    rewards.page, rewards.item, rewards.caution = Whitening(), Whitening(), config.ppo.caution
+    rewards.caution = config.ppo.caution
     end = windows(run)[0][1]
     desk = Desk(compile_layout(layout, run.catalog, end), config.model.max_history)
-    known = known_before(log, run.catalog, end)
+    since = known_since(log, run.impressions, run.catalog)
     learned, watched = asked_contexts(run)
     net = copy.deepcopy(run.net)
     net.page_evidence.attach(likeness)
     canary = Canary(
-        ask(run, watched, known, desk.rules, config.ppo.candidates), desk, facts.look, likeness, config.ppo.duplicate_cost
+        ask(run, watched, since, desk.rules, config.ppo.candidates), desk, facts.look, likeness, config.ppo.duplicate_cost
     )
     learner = Learner.start(net, run.net, config.ppo, config.seed)
     progress = Progress(learner, (rewards.page, rewards.item), canary, Watch(config.ppo))
-    asked = ask(run, learned, known, desk.rules, config.ppo.candidates)
+    asked = ask(run, learned, since, desk.rules, config.ppo.candidates)
     return Stage(asked, desk, likeness, learning_reward(rewards, facts, config), progress, config)
 
 

@@ -23,20 +23,21 @@ from pagellm.data.preferences.situations import logged_contexts
 from pagellm.data.splits import Split
 from pagellm.errors import DataError
 from pagellm.models.composer import PolicyRanker
-from pagellm.models.multi_grained import RewardModel, Whitening
-from pagellm.models.page_inputs import PageReader, PageTable
+from pagellm.models.multi_grained import RewardModel
+from pagellm.models.page_inputs import PageReader
 from pagellm.models.reward import RewardNet
 from pagellm.models.reward_files import RewardFacts, write_rewards
-from pagellm.models.run import METRICS, PAIRS, REWARD, REWARD_FACTS, Run, make_schedule
+from pagellm.models.run import LAYOUT, METRICS, PAIRS, REWARD, REWARD_FACTS, Run, make_schedule, run_layout
 from pagellm.models.storage import write_bytes
+from pagellm.training.own_pages import measure_spread, own_pages, whitened
 from pagellm.training.pair_sources import Found, PairSource, known_since, mine_source, policy_candidates
-from pagellm.training.reward_modeling import Engagement, calibrate, fit_rewards, measure_spread, pair_table
+from pagellm.training.reward_modeling import Engagement, calibrate, fit_rewards, pair_table
 from pagellm.training.run_sft import metrics_line
 from pagellm.training.sft import Step
 from pagellm.types import NO_ITEM
 
 _FEWEST_USERS = 10  # with fewer, pairs tell who they are of
-_TOGETHER = 500  # contexts whose pages are scored at once: a context's own are never parted
+_OWN = 500  # contexts for which the policy's own pages are looked at
 _LIKELY = 5  # times the slots of a page: as many of the policy's favorites are looked at in calibration, where pages are made
 
 
@@ -66,8 +67,9 @@ def learn_rewards(run: Run, tell: Callable[[str], None]) -> Iterator[Step]:
         tell(
             f"The {name} head tells engaged items from others no better than chance (too little feedback): it says one chance of all"
         )
-    measure_spread(net, table)
-    page, item = _whitened(RewardModel(net, reader, look, config.reward), table.pages)
+    own = own_pages(source, reader, look, _places(run), config.ppo.temperature, _OWN, config.seed)
+    measure_spread(net, own)
+    page, item = whitened(RewardModel(net, reader, look, config.reward), own)
     facts = RewardFacts(
         look,
         report.families,
@@ -79,17 +81,15 @@ def learn_rewards(run: Run, tell: Callable[[str], None]) -> Iterator[Step]:
     write_rewards(run.folder, net, facts)
 
 
-def _whitened(model: RewardModel, pages: PageTable) -> tuple[Whitening, Whitening]:
-    """Whitening of the page reward and of the sum of the item rewards over these pages."""
-    page, item = Whitening(), Whitening()
-    order = np.argsort(pages.place, kind="stable")
-    starts = np.searchsorted(pages.place[order], np.arange(_TOGETHER, int(pages.place.max()) + 1, _TOGETHER))
-    for some in np.split(order, starts):
-        if len(some):
-            scores = model.of_inputs(pages.inputs(some))
-            page.update(scores.page_total.mean(1), pages.place[some])
-            item.update(scores.item.mean(2).sum(1), pages.place[some])
-    return page, item
+def _places(run: Run) -> tuple[np.ndarray, np.ndarray]:
+    """(row, column) [slot] of a page: of the shop's layout, else of the newest logged page, else one row of `pairs.slots`."""
+    shown = run.impressions
+    if shown is not None and len(shown) and not (run.folder / LAYOUT).exists():
+        newest = int(shown.time.argmax())
+        slots = slice(int(shown.offsets[newest]), int(shown.offsets[newest + 1]))
+        return shown.row[slots], shown.col[slots]
+    sizes = [row.capacity for row in run_layout(run, run.config.pairs.slots).rows]
+    return np.repeat(np.arange(len(sizes)), sizes), np.concatenate([np.arange(size) for size in sizes])
 
 
 def _drawn(pairs: Pairs, most: int, seed: int) -> Pairs:
