@@ -151,7 +151,8 @@ def in_groups() -> Comparison:
     from pagellm.layout.compiled import compile_layout
     from pagellm.layout.masks import PageMasks
     from pagellm.layout.spec import Layout
-    from pagellm.models.decoding import PageScorer, Writing, write_pages
+    from pagellm.models.decoding import Writing, write_pages
+    from pagellm.models.page_scorer import PageScorer
 
     users, candidates, tokens = 4, 500, 100
     net, features = random_policy(ITEMS)

@@ -45,7 +45,8 @@ class Writer:
         import torch
 
         from pagellm.layout.masks import PageMasks
-        from pagellm.models.decoding import PageScorer, Writing, write_pages
+        from pagellm.models.decoding import Writing, write_pages
+        from pagellm.models.page_scorer import PageScorer
 
         with torch.inference_mode():
             prompt, lengths = self.net.embed(self.items, torch.zeros_like(self.items)), torch.full((BATCH,), PROMPT)

@@ -111,7 +111,8 @@ class Writer:
         import torch
 
         from pagellm.layout.masks import PageMasks
-        from pagellm.models.decoding import PageScorer, Writing, write_pages
+        from pagellm.models.decoding import Writing, write_pages
+        from pagellm.models.page_scorer import PageScorer
 
         pool = self.pool[users]
         n = len(pool)

@@ -141,8 +141,10 @@ class PPOConfig(_Section):
         "ppo",
         description="where advantages come from: a value head, or the other pages of the context (whole pages, or slot by slot)",
     )
-    learn: Literal["page", "all"] = Field(
-        "page", description="what is trained: what depends on the page so far, or the language model and the evidence head too"
+    learn: Literal["repetition", "page", "all"] = Field(
+        "repetition",
+        description="what is trained: what a candidate would repeat of the page so far; also the language model's view of that page; or "
+        "the language model and the evidence head, too",
     )
     iterations: int = Field(80, ge=1, le=100_000, description="rounds of writing pages and learning from them")
     contexts: int = Field(64, ge=1, le=65_536, description="contexts a round")

@@ -86,6 +86,7 @@ def train_run(
         save_policy,
     )
     from pagellm.models.storage import MANIFEST
+    from pagellm.training.ppo_checkpoint import CHECKPOINT
     from pagellm.training.run_ppo import learn_pages
     from pagellm.training.run_rewards import check_feedback, drop_rewards, learn_rewards
     from pagellm.training.run_sft import Job, clear_stages, supervised_stages
@@ -139,6 +140,7 @@ def train_run(
             finish(folder)  # so are policy and rewards
             raise
     finish(folder)
+    (folder / CHECKPOINT).unlink(missing_ok=True)
 
 
 def finished(folder: Path) -> bool:

@@ -16,7 +16,8 @@ from pagellm.catalog import Catalog
 from pagellm.layout.compiled import compile_layout
 from pagellm.layout.masks import PageMasks
 from pagellm.layout.spec import Layout
-from pagellm.models.decoding import EMPTY, Forced, Writing, choose, logprob_of, write_pages
+from pagellm.models.choices import EMPTY, choose, logprob_of
+from pagellm.models.decoding import Forced, Writing, write_pages
 
 NOW = 1_600_000_000
 

@@ -13,7 +13,8 @@ from pagellm.layout.masks import PageMasks
 from pagellm.layout.spec import Layout
 from pagellm.layout.validator import Validator
 from pagellm.models.composer import LanguagePolicy
-from pagellm.models.decoding import PageScorer, Writing, write_pages
+from pagellm.models.decoding import Writing, write_pages
+from pagellm.models.page_scorer import PageScorer
 from pagellm.models.run import Run
 from pagellm.types import DAY, I64, NO_ITEM, Context, Event, Interactions
 from tiny_run import fresh_run

@@ -12,9 +12,11 @@ from pagellm.data.content import content_vectors
 from pagellm.data.contexts import ALWAYS, contexts_between
 from pagellm.data.evidence import NAMES, build_evidence
 from pagellm.layout.spec import Layout
+from pagellm.models.choices import EMPTY
 from pagellm.models.codec import encode
 from pagellm.models.composer import LanguagePolicy, PolicyRanker
-from pagellm.models.decoding import EMPTY, PageScorer, Writing, context_logits
+from pagellm.models.decoding import Writing
+from pagellm.models.page_scorer import PageScorer, context_logits
 from pagellm.models.policy import PolicyNet
 from pagellm.models.pools import policy_pool, pool_logprobs, read_contexts
 from pagellm.models.run import load_run

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 
+import pytest
 import torch
-from pytest import approx
 
 from pagellm.training.advantages import gae, group_relative, leave_one_out, penalized, rewards_to_go, whiten
 from pagellm.training.losses import clipped_policy_loss, clipped_value_loss, dpo_loss, entropy_of, exact_kl
+
+approx = pytest.approx
 
 REAL = torch.tensor([[True, True, True], [True, True, False]])
 
@@ -69,7 +71,8 @@ def test_penalty_and_whitening() -> None:
     penalty = penalized(torch.ones(1, 2), torch.tensor([[-1.0, -2.0]]), torch.tensor([[-2.0, -2.0]]), 0.1)
     assert penalty.tolist() == [[approx(0.9), 1.0]]
     white = whiten(torch.tensor([[1.0, 3.0, 0.0], [5.0, 7.0, 99.0]]), REAL)
-    assert float(white[REAL].mean()) == approx(0, abs=1e-6) and float(white[REAL].std(correction=0)) == approx(1)
+    assert float(white[REAL].mean()) == approx(0, abs=1e-6)
+    assert float(white[REAL].std(correction=0)) == approx(1)
     assert float(white[1, 2]) == 0
 
 

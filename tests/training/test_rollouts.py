@@ -1,4 +1,4 @@
-"""One log-probability: pages written slot by slot and the same pages read whole give the same numbers, under masks, rows and temperatures."""
+"""One log-probability: pages written slot by slot and read whole give the same numbers, under masks, rows and temperatures."""
 
 from __future__ import annotations
 

@@ -19,8 +19,10 @@ from pagellm.errors import UsageError
 from pagellm.layout.compiled import CompiledLayout, compile_layout
 from pagellm.layout.masks import PageMasks
 from pagellm.layout.spec import Layout
+from pagellm.models.choices import EMPTY
 from pagellm.models.codec import Prompts, encode
-from pagellm.models.decoding import EMPTY, Forced, PageScorer, Writing, Written, context_logits, write_pages
+from pagellm.models.decoding import Forced, Writing, Written, write_pages
+from pagellm.models.page_scorer import PageScorer, context_logits
 from pagellm.models.policy import PolicyNet
 from pagellm.models.pools import policy_pool, pool_logprobs, read_contexts
 from pagellm.models.run import Run
@@ -216,7 +218,7 @@ def _read_candidates(
 
 @dataclass(frozen=True)
 class PolicyRanker:
-    """The policy as a method that is judged, for contexts of the log: its page in one row, and after the page's end its order of the rest."""
+    """The policy as a method that is judged, for contexts of the log: its page in one row, then the rest in its order before any page."""
 
     run: Run
     candidates: Bool  # [item] what may be ranked

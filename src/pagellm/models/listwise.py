@@ -50,14 +50,9 @@ class EvidenceHead(nn.Module):
         self, evidence: Float[Tensor, "context candidate feature"], base: Float[Tensor, "context candidate"]
     ) -> Float[Tensor, "context candidate"]:
         """Logits; meaningless where the pool is padding."""
-        moved: Tensor = self.layers(self.standardized(evidence, base))
+        rows = torch.cat([evidence, base[..., None]], -1)
+        moved: Tensor = self.layers((rows - self.mean) / self.deviation)
         return self.scale * base + moved.squeeze(-1)
-
-    def standardized(
-        self, evidence: Float[Tensor, "context candidate feature"], base: Float[Tensor, "context candidate"]
-    ) -> Float[Tensor, "context candidate row"]:
-        """What the MLP reads: the evidence and then the base, by mean and deviation of the training contexts."""
-        return (torch.cat([evidence, base[..., None]], -1) - self.mean) / self.deviation
 
 
 def listwise_loss(

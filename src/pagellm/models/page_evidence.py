@@ -1,6 +1,6 @@
 """What each candidate would be to the page so far, and what that adds to its logit.
 
-    addition(candidate | page so far) = w · relations + MLP(relations, evidence of the candidate)
+    addition(candidate | page so far) = w · relations + MLP(relations)
 
 Relations are those of `data.page_relations` to the slots before: the policy sees of repetition what the rewards see, so that it can learn
 any trade-off between what is wanted and what is new, per user and slot; maximal marginal relevance (Carbonell and Goldstein 1998) is the
@@ -32,7 +32,6 @@ class Pool:
     titles: Float[Tensor, "context candidate title_dim"]
     vectors: Float[Tensor, "context candidate dim"]
     codes: Int[Tensor, "context candidate 3"]  # group, category, brand; -1 where unknown
-    evidence: Float[Tensor, "context candidate hidden"]  # what the MLP's first layer makes of the evidence
     opinion: Float[Tensor, "context candidate"]  # last of BEFORE
 
 
@@ -52,14 +51,13 @@ class PageEvidence(nn.Module):
     vectors: Tensor  # [item, dim]
     codes: Tensor  # [item, 3] group, category, brand
 
-    def __init__(self, features: int, hidden: int) -> None:
+    def __init__(self, hidden: int) -> None:
         super().__init__()
         for name in ("titles", "vectors", "codes"):
             self.register_buffer(name, None, persistent=False)
         self.alike = 1.0
         self.linear = nn.Linear(len(BEFORE), 1, bias=False)
         self.relations = nn.Linear(len(BEFORE), hidden)
-        self.evidence = nn.Linear(features, hidden, bias=False)
         self.outer = nn.Linear(hidden, 1, bias=False)
         nn.init.zeros_(self.linear.weight)
         nn.init.zeros_(self.outer.weight)
@@ -75,19 +73,14 @@ class PageEvidence(nn.Module):
         self.titles, self.vectors = torch.from_numpy(likeness.titles), torch.from_numpy(likeness.vectors)
         self.codes = torch.from_numpy(np.stack([likeness.groups, likeness.themes, likeness.brands], 1).astype(np.int64))
 
-    def pool(
-        self,
-        pool: Int[Tensor, "context candidate"],
-        evidence: Float[Tensor, "context candidate feature"],
-        base: Float[Tensor, "context candidate"],
-    ) -> Pool:
-        """What is read once a context. `evidence` is standardized, `base` the logits before anything stands on the page."""
+    def pool(self, pool: Int[Tensor, "context candidate"], base: Float[Tensor, "context candidate"]) -> Pool:
+        """What is read once a context; `base` are the logits before anything stands on the page."""
         assert self.titles is not None, "attach a likeness before pages are written with page evidence"
         known = pool.clamp_min(0)
         finite = base.detach().masked_fill(pool < 0, -torch.inf)
         best = finite.amax(-1, keepdim=True)
         opinion = torch.where(pool < 0, 0.0, (base.detach() - torch.where(best.isfinite(), best, 0.0)).clamp(-30, 0) / 10)
-        return Pool(self.titles[known], self.vectors[known], self.codes[known], self.evidence(evidence), opinion)
+        return Pool(self.titles[known], self.vectors[known], self.codes[known], opinion)
 
     def blank(self, pool: Pool, pages: int) -> SoFar:
         """Pages on which nothing stands yet."""
@@ -139,5 +132,5 @@ class PageEvidence(nn.Module):
             shares[..., 1], shares[..., 2], (n / (n + 10)).expand(largest.shape[:-1]), opinion,
         )  # fmt: skip
         relations = torch.stack(columns, -1)
-        inner = torch.nn.functional.gelu(self.relations(relations) + pool.evidence[(slice(None), *between)])
+        inner = torch.nn.functional.gelu(self.relations(relations))
         return (self.linear(relations) + self.outer(inner)).squeeze(-1)

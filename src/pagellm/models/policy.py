@@ -80,7 +80,7 @@ class PolicyNet(nn.Module):
         self.evidence = EvidenceHead(features, config.evidence_dims)
         self.dropout = nn.Dropout(config.dropout)
         self._start(dims)
-        self.page_evidence = PageEvidence(features + 1, config.page_dims)
+        self.page_evidence = PageEvidence(config.page_dims)
 
     def reset(self, seed: int) -> None:
         """Draws the language model's weights anew; a pre-trained backbone and its item vectors keep what they have learned."""

@@ -12,7 +12,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from pagellm.models.decoding import RowChoice, finite_logprobs, row_values
+from pagellm.models.choices import row_values
+from pagellm.models.decoding import RowChoice
+from pagellm.models.page_scorer import finite_logprobs
 from pagellm.models.policy import ROWS, PolicyNet
 
 
@@ -84,7 +86,7 @@ def page_logits(net: PolicyNet, pages: WrittenPages) -> PageLogits:
     h, hidden = page_hidden(net, pages, vectors)
     opinion = finite_logprobs(net, h, pages.pool, vectors)
     base = net.evidence(pages.evidence, opinion).masked_fill(pages.pool < 0, -torch.inf)
-    read = net.page_evidence.pool(pages.pool, net.evidence.standardized(pages.evidence, opinion), base)
+    read = net.page_evidence.pool(pages.pool, base)
     delta = net.page_head(hidden) @ vectors.mT[:, None] + net.page_evidence.additions(read, pages.choice)
     opening = _lifted(base[:, None].expand(-1, pages.choice.shape[1], -1), pages)
     return PageLogits(opening[:, :, None] + delta, opening, hidden)

@@ -16,8 +16,8 @@ from pagellm.types import F32, F64, NO_ITEM, Contexts, PageBatch
 def look_ndcg(pages: PageBatch, look: Look) -> F64:
     """[page, slot] look of slots that hold an item of the next basket, over the largest sum that a page could have.
 
-    Its sum with look = 1 / log2(place + 2) is NDCG over the page (Järvelin and Kekäläinen 2002); with a learned look it is row-aware. An item
-    that stands twice hits once; a page without a next basket has zeros.
+    Its sum with look = 1 / log2(place + 2) is NDCG over the page (Järvelin and Kekäläinen 2002); with a learned look it is row-aware.
+    An item that stands twice hits once; a page without a next basket has zeros.
     """
     seen, best = (look.of(items, pages.row, pages.col).astype(np.float64) for items in (pages.items, np.zeros_like(pages.items)))
     ideal = np.sort(best, axis=1)[:, ::-1].cumsum(1)

@@ -61,7 +61,7 @@ def dpo_loss(
     weight: Float[Tensor, " pair"],
     beta: float,
 ) -> Float[Tensor, ""]:
-    """-weighted mean of log sigmoid(beta (log π(chosen)/π_ref(chosen) - log π(rejected)/π_ref(rejected))); log-probabilities of whole pages.
+    """-weighted mean of log sigmoid(beta (log π(chosen)/π_ref(chosen) - log π(rejected)/π_ref(rejected))), of whole pages.
 
     Rafailov et al. 2023, "Direct preference optimization", equation 7.
     """

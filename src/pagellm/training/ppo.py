@@ -2,13 +2,14 @@
 
     for stats in ppo(learner, contexts_of, reward, config, desk, seed):
 
-One iteration: contexts, pages by the current policy, rewards of their slots, advantages, a few passes of clipped updates. Yields what each
-iteration did; writes no file, prints nothing and does not decide when to stop. Every iteration draws its randomness from the seed and its own
-number, so a learner that is saved and loaded goes on with the same bits.
+One iteration: contexts, pages by the current policy, rewards of their slots, advantages, a few passes of clipped updates. Yields what
+each iteration did; writes no file, prints nothing and does not decide when to stop. Every iteration draws its randomness from the seed
+and its own number, so a learner that is saved and loaded goes on with the same bits.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -26,8 +27,13 @@ from pagellm.training.losses import clipped_policy_loss, clipped_value_loss, ent
 from pagellm.training.rollouts import Asked, Desk, Rollout, write_rollout
 from pagellm.types import F32, NO_ITEM, PageBatch, PageReward
 
-_PAGE_PARTS = ("page_head", "page_evidence", "rows")
+_PARTS = {"repetition": ("page_evidence",), "page": ("page_evidence", "page_head", "rows"), "all": ("",)}
+_FAST = ("page_evidence", "page_head", "rows")  # start at nothing, so they may move faster than what is fitted already
 _MOST_SKIPPED = 3  # steps in a row that may be skipped for values that are not finite
+
+
+class NotFiniteError(TrainingError):
+    """Updates that are not finite, several in a row."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,13 +95,12 @@ class Learner:
         """A fresh learner: what `config.learn` names is trained, all else is frozen."""
         torch.manual_seed(seed)
         value = ValueHead(net.dims)
-        reference.eval().requires_grad_(False)
+        reference = copy.deepcopy(reference).eval().requires_grad_(False)
         page, context = [], []
         for name, parameter in net.named_parameters():
-            trained = name.startswith(_PAGE_PARTS) or (config.learn == "all" and parameter.requires_grad)
-            parameter.requires_grad_(trained)
-            if trained:
-                (page if name.startswith(_PAGE_PARTS) else context).append(parameter)
+            parameter.requires_grad_(parameter.requires_grad and name.startswith(_PARTS[config.learn]))
+            if parameter.requires_grad:
+                (page if name.startswith(_FAST) else context).append(parameter)
         groups = [{"params": [*page, *value.parameters()], "lr": config.lr}]
         if context:
             groups.append({"params": context, "lr": config.context_lr})
@@ -236,7 +241,7 @@ def learn(learner: Learner, rollout: Rollout, told: Told, some: Tensor, config: 
         learner.bad += 1
         update.skipped += 1
         if learner.bad >= _MOST_SKIPPED:
-            raise TrainingError(
+            raise NotFiniteError(
                 f"{_MOST_SKIPPED} updates in a row were not finite, at iteration {learner.step + 1}; no weight was changed by them. "
                 "Look at the rewards for values that are not finite, or train with a smaller ppo.lr."
             )

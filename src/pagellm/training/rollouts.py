@@ -16,7 +16,8 @@ from pagellm.layout.compiled import CompiledLayout
 from pagellm.layout.masks import PageMasks
 from pagellm.models.codec import encode
 from pagellm.models.composer import candidate_logits
-from pagellm.models.decoding import PageScorer, Writing, blank_trace, write_pages
+from pagellm.models.decoding import Writing, blank_trace, write_pages
+from pagellm.models.page_scorer import PageScorer
 from pagellm.models.policy import PolicyNet
 from pagellm.models.run import Run
 from pagellm.models.whole_pages import WrittenPages, distributions, logprobs_of, reference_logits

@@ -1,8 +1,8 @@
 """The reinforcement learning stage of a run: pages for contexts of the reward window, learned from with both rewards, watched by a canary.
 
-Takes a run with its policy and its rewards; writes ppo.safetensors (what differs from the policy) and ppo.json (the curve, and what became of
-it) into its folder. Every iteration draws its randomness from its number and a checkpoint holds all else, so a training that is killed
-anywhere and resumed ends with the same bits. Yields `Stats` an iteration.
+Takes a run with its policy and its rewards; writes ppo.safetensors (what differs from the policy) and ppo.json (the curve, and what became
+of it) into its folder. Every iteration draws its randomness from its number and a checkpoint holds all else, so a training that is
+killed anywhere and resumed ends with the same bits. Yields `Stats` an iteration.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from pagellm.models.storage import write_json
 from pagellm.training.canary import Canary, canary_contexts
 from pagellm.training.later_feedback import LaterFeedback
 from pagellm.training.pair_sources import known_since
-from pagellm.training.ppo import Learner, Mixed, Stats, ppo
+from pagellm.training.ppo import Learner, Mixed, NotFiniteError, Stats, ppo
 from pagellm.training.ppo_checkpoint import CHECKPOINT, Progress, load_progress, save_progress, trained_weights
 from pagellm.training.rollouts import Asked, Desk, ask
 from pagellm.training.run_sft import metrics_line
@@ -40,7 +40,10 @@ _FEWEST = 30  # contexts of the canary: with fewer it says nothing
 
 
 def learn_pages(run: Run, layout: Layout, tell: Callable[[str], None]) -> Iterator[Stats]:
-    """Learns from the run's rewards, keeps the policy of the best page value, and saves it with what became of the training."""
+    """Learns from the run's rewards, keeps the policy of the best page value, and saves it with what became of the training.
+
+    A training whose updates are no longer finite ends there, with the best policy so far. The checkpoint is the caller's to remove.
+    """
     config = run.config
     stage = open_stage(run, layout)
     progress = stage.progress
@@ -51,27 +54,25 @@ def learn_pages(run: Run, layout: Layout, tell: Callable[[str], None]) -> Iterat
             os.truncate(metrics, progress.metrics_bytes)
     else:
         stage.look(0.0, 0.0)
+        progress.metrics_bytes = metrics.stat().st_size if metrics.exists() else 0
+        save_progress(path, progress)
     saved_at = time.monotonic()
     with open(metrics, "ab") as file:
-        if not progress.watch.stopped:
-            for stats in ppo(progress.learner, stage.contexts_of, stage.reward, config.ppo, stage.desk, config.seed):
-                file.write(metrics_line(stats))
-                progress.watch.count(stats)
-                if stats.step % config.ppo.canary_every == 0 or stats.step == stats.steps or progress.watch.stopped:
-                    stage.look(stats.kl, stats.reward)
-                if time.monotonic() - saved_at >= config.sft.checkpoint_s:
-                    file.flush()
-                    progress.metrics_bytes = file.tell()
-                    save_progress(path, progress)
-                    saved_at = time.monotonic()
-                yield stats
-                if progress.watch.stopped:
-                    break
+        for stats in stage.iterations():
+            file.write(metrics_line(stats))
+            progress.watch.count(stats)
+            if stats.step % config.ppo.canary_every == 0 or stats.step == stats.steps or progress.watch.stopped:
+                stage.look(stats.kl, stats.reward)
+            if time.monotonic() - saved_at >= config.sft.checkpoint_s:
+                file.flush()
+                progress.metrics_bytes = file.tell()
+                save_progress(path, progress)
+                saved_at = time.monotonic()
+            yield stats
     health, cause, following = progress.watch.verdict
     tell(f"PPO: {health}: {cause}. {following}")
     save_tuned(run.folder, progress.best, stage.likeness)
     write_json(run.folder / PPO_FACTS, progress.watch.as_json())
-    path.unlink(missing_ok=True)
 
 
 @dataclass
@@ -90,6 +91,17 @@ class Stage:
         rng = np.random.default_rng((self.config.seed, 8, iteration))
         some = rng.choice(len(self.asked), min(self.config.ppo.contexts, len(self.asked)), replace=False)
         return self.asked.take(np.sort(some))
+
+    def iterations(self) -> Iterator[Stats]:
+        """What is left to learn, until the watch stops it."""
+        watch = self.progress.watch
+        try:
+            for stats in ppo(self.progress.learner, self.contexts_of, self.reward, self.config.ppo, self.desk, self.config.seed):
+                yield stats
+                if watch.stopped:
+                    return
+        except NotFiniteError as problem:
+            watch.stopped = str(problem)
 
     def look(self, kl: float, reward: float) -> None:
         """Looks at the canary and keeps the weights where they are the best so far."""

@@ -50,6 +50,8 @@ class Watch:
         first, best, last = self.curve[0], self.curve[self.best], self.curve[-1]
         if self.stopped.startswith("the policy collapsed"):
             return "sick", self.stopped, "Raise ppo.kl_coef or ppo.temperature, or train with a smaller ppo.lr."
+        if "not finite" in self.stopped:
+            return "sick", self.stopped, f"The policy of iteration {best.step} is kept."
         if self.best == 0:
             return (
                 "sick",
@@ -67,8 +69,9 @@ class Watch:
             )
         return (
             "healthy",
-            f"the page value of held-out users rose from {first.value:.4f} to {best.value:.4f} (hits {best.hits / max(first.hits, 1e-9) - 1:+.1%}, "
-            f"near-duplicates {best.duplicates:.1%} of the slots, before {first.duplicates:.1%}) at {best.kl:.1f} nats from the reference",
+            f"the page value of held-out users rose from {first.value:.4f} to {best.value:.4f} "
+            f"(hits {best.hits / max(first.hits, 1e-9) - 1:+.1%}, near-duplicates {best.duplicates:.1%} of the slots, before "
+            f"{first.duplicates:.1%}) at {best.kl:.1f} nats from the reference",
             "Judge it: pagellm evaluate RUN",
         )
 
