@@ -50,6 +50,10 @@ class CandidateConfig(_Section):
     text: int = Field(100, ge=0, le=5_000, description="most alike in text to the history")
     policy: int = Field(150, ge=0, le=5_000, description="most probable under the language model")
     content_dims: int = Field(256, ge=8, le=1_024, description="size of an item's content vector")
+    impressions: bool = Field(
+        False,
+        description="whether click rates from the pages of a log are evidence too; they made the policy of a small shop worse",
+    )
     drop: tuple[str, ...] = Field(
         (), description="evidence left out, for ablations: pairs, popularity, text, profile, impressions, policy"
     )

@@ -120,7 +120,8 @@ def train_run(
                 tell(line)
         content = content_vectors(log.catalog, config.candidates.content_dims)
         save_inputs(folder, config, log, split, content)
-        evidence = make_evidence(log.catalog, split, content, config, log.impressions)
+        shown = log.impressions if config.candidates.impressions else None
+        evidence = make_evidence(log.catalog, split, content, config, shown)
         net = make_net(config, content, log.catalog, len(evidence.names))
         yield from supervised_stages(Job(folder, config, split, schedule, evidence), net)
         save_policy(folder, net)

@@ -148,12 +148,15 @@ def unfinished(folder: Path, config: RunConfig, shown: Impressions | None, reads
     return folder
 
 
+READS = (*SETTINGS, "candidates.impressions=true")
+
+
 def parts(composed: Composed) -> set[str]:
     return set().union(*(slot for page in composed.explained for slot in page.values()))
 
 
 def test_a_run_on_pages_reads_them_for_whoever_asks(tmp_path: Path) -> None:
-    folder = unfinished(tmp_path / "run", resolve("tiny", SETTINGS), impressions(), reads=True)
+    folder = unfinished(tmp_path / "run", resolve("tiny", READS), impressions(), reads=True)
     finish(folder)
     run = load_run(folder)
     assert run.evidence.names[: len(NAMES)] == NAMES
@@ -169,8 +172,8 @@ def test_a_run_on_pages_reads_them_for_whoever_asks(tmp_path: Path) -> None:
 
 
 def test_a_run_without_pages_or_without_a_past_reads_none(tmp_path: Path) -> None:
-    plain = unfinished(tmp_path / "plain", resolve("tiny", SETTINGS), None, reads=True)
-    mixed = unfinished(tmp_path / "mixed", resolve("tiny", [*SETTINGS, "split.protocol=last-out"]), impressions(), reads=True)
+    plain = unfinished(tmp_path / "plain", resolve("tiny", READS), None, reads=True)
+    mixed = unfinished(tmp_path / "mixed", resolve("tiny", [*READS, "split.protocol=last-out"]), impressions(), reads=True)
     for folder in (plain, mixed):
         finish(folder)
         run = load_run(folder)
@@ -191,8 +194,16 @@ def test_a_run_from_before_there_was_such_evidence_loads_with_its_own_columns(tm
     assert IMPRESSIONS not in parts(compose_for(run, user="u3", explain=True))
 
 
-def test_weights_with_other_columns_than_the_run_names_are_refused(tmp_path: Path) -> None:
+def test_pages_are_read_only_where_they_are_asked_for(tmp_path: Path) -> None:
     folder = unfinished(tmp_path / "run", resolve("tiny", SETTINGS), impressions(), reads=False)
+    finish(folder)
+    run = load_run(folder)
+    assert run.impressions is not None
+    assert run.evidence.names == NAMES
+
+
+def test_weights_with_other_columns_than_the_run_names_are_refused(tmp_path: Path) -> None:
+    folder = unfinished(tmp_path / "run", resolve("tiny", READS), impressions(), reads=False)
     finish(folder)
     with pytest.raises(RunError, match="do not fit"):
         load_run(folder)

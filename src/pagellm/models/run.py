@@ -132,7 +132,7 @@ def save_inputs(folder: Path, config: RunConfig, log: Log, split: Split, content
     (folder / MANIFEST).unlink(missing_ok=True)
     write_json(folder / "config.json", config.model_dump(mode="json"))
     write_json(folder / "card.json", split.card)
-    write_json(folder / "data.json", data_facts(log) | {"evidence": list(evidence_groups(log, split))})
+    write_json(folder / "data.json", data_facts(log) | {"evidence": list(evidence_groups(log, split, config))})
     write_bytes(folder / "catalog.parquet", as_parquet(log.catalog.frame))
     write_bytes(folder / "users.parquet", as_parquet(users_frame(log.interactions)))
     write_bytes(folder / "events.parquet", as_parquet(events_frame(log.interactions)))
@@ -289,9 +289,10 @@ def make_evidence(catalog: Catalog, split: Split, content: F32, config: RunConfi
     return build_evidence(catalog, split.log, content, None, config.candidates.drop, clicks)
 
 
-def evidence_groups(log: Log, split: Split) -> tuple[str, ...]:
+def evidence_groups(log: Log, split: Split, config: RunConfig) -> tuple[str, ...]:
     """Groups of evidence that a run on this log reads: its networks have columns for these."""
-    return tuple(group for group in GROUPS if group != IMPRESSIONS or (log.impressions is not None and split.point_in_time))
+    reads_pages = config.candidates.impressions and log.impressions is not None and split.point_in_time
+    return tuple(group for group in GROUPS if group != IMPRESSIONS or reads_pages)
 
 
 def make_net(config: RunConfig, content: F32, catalog: Catalog, columns: int = len(NAMES)) -> PolicyNet:
