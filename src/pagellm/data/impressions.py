@@ -55,7 +55,7 @@ class PageRows:
     policy: pl.Series  # [row]
     time: I64  # [row]
     number: I64  # [row] in the file, from 1
-    whole: bool  # whether a row is a page
+    whole: Bool  # [row] whether it is a page
     owner: I64  # [slot] its row here
     slots: Slots
     broken: pl.Series  # [any] pages of which a row was rejected, so that they cannot be whole
@@ -95,9 +95,7 @@ def read_pages(path: Path, items: Ids, users: Ids, page_ids: Ids, quarantine: Qu
     return pages
 
 
-def settle_pages(
-    parts: list[Part], broken: list[I32], users: Ids, page_ids: Ids, policies: Ids
-) -> tuple[Pages, dict[int, str]]:
+def settle_pages(parts: list[Part], broken: list[I32], users: Ids, page_ids: Ids, policies: Ids) -> tuple[Pages, dict[int, str]]:
     """(the pages that are whole, rows that only other rows show to be at fault: {number: reason}).
 
     `broken` holds codes of pages of which a row was rejected. All rows of a page must be among the parts.
@@ -137,14 +135,22 @@ def read_rows(batch: Batch, file: str, items: Ids, quarantine: Quarantine, base:
     chosen, kept = pl.Series(good), good[owner]
     texts_kept = (page.filter(chosen), user.filter(chosen), policy.filter(chosen))
     place = np.cumsum(good) - 1
-    return PageRows(*texts_kept, time[good], batch.rows[good], nests, place[owner[kept]], _slots_where(slots, kept), broken)
+    return PageRows(
+        *texts_kept,
+        time[good],
+        batch.rows[good],
+        np.full(int(good.sum()), nests),
+        place[owner[kept]],
+        _slots_where(slots, kept),
+        broken,
+    )
 
 
 def coded(rows: PageRows, users: Ids, page_ids: Ids, policies: Ids) -> Part:
     """The slots of these rows, ids as codes. The three lists grow by what the rows hold."""
     page, user, policy = page_ids.add(rows.page), users.add(rows.user), policies.add(rows.policy)
     at = rows.owner
-    return Part(page[at], user[at], rows.time[at], policy[at], rows.number[at], np.full(len(at), rows.whole), rows.slots)
+    return Part(page[at], user[at], rows.time[at], policy[at], rows.number[at], rows.whole[at], rows.slots)
 
 
 def _pass_on(slot_rules: Rules, owner: I64, rules: Rules) -> None:
