@@ -135,8 +135,8 @@ def mine_large(
 ) -> MiningReport:
     """As `mine_pairs` from a data folder of logged pages, with the log in buckets on disk, so that memory does not follow its length.
 
-    In a log of up to `EVIDENCE_EVENTS` events the pairs are those of `mine_pairs`; in a longer one candidates are drawn by the popularity and
-    co-occurrence of a sample of users. Raises UsageError for a window that cannot be or a folder that cannot be written, DataError
+    In a log of up to `EVIDENCE_EVENTS` events the pairs are those of `mine_pairs`; in a longer one candidates are drawn by the popularity
+    and co-occurrence of a sample of users. Raises UsageError for a window that cannot be or a folder that cannot be written, DataError
     where the log cannot be accepted or holds nothing to mine.
     """
     _check_call(out, settings)

@@ -1,7 +1,7 @@
 """From a data folder of logged pages to `LogBuckets`: `read_log` for logs that memory does not hold. The border; after it, trust.
 
-Every row is accepted or quarantined under the rules of `read_log`. Not read: users.*, which mining does not need. Not done: the fingerprint,
-which needs all records in one order, and the findings that only warn, which `pagellm data check` tells.
+Every row is accepted or quarantined under the rules of `read_log`. Not read: users.*, which mining does not need. Not done: the
+fingerprint, which needs all records in one order, and the findings that only warn, which `pagellm data check` tells.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from pagellm.data.readers import MAX_REJECT_SHARE, required_files
 from pagellm.data.sound_rows import SoundRows
 from pagellm.errors import DataError, UsageError
 
-_BUCKET_BYTES = 4 * 2**20
-"""Bytes of the impressions file a bucket: about a million slots of compressed Parquet, a tenth of that in text."""
+_BUCKET_BYTES = 2**20
+"""Bytes of the impressions file a bucket: between 100,000 and 500,000 slots of compressed Parquet, a tenth of that in text."""
 
 
 def bucket_count(folder: Path) -> int:

@@ -134,12 +134,12 @@ def read_rows(batch: Batch, file: str, items: Ids, quarantine: Quarantine, base:
     broken = page.filter(pl.Series(~good & ~bad_ids(page) & ~missing(page) & (not nests)))
     chosen, kept = pl.Series(good), good[owner]
     texts_kept = (page.filter(chosen), user.filter(chosen), policy.filter(chosen))
-    place = np.cumsum(good) - 1
+    place, whole = np.cumsum(good) - 1, np.full(int(good.sum()), nests)
     return PageRows(
         *texts_kept,
         time[good],
         batch.rows[good],
-        np.full(int(good.sum()), nests),
+        whole,
         place[owner[kept]],
         _slots_where(slots, kept),
         broken,
@@ -200,8 +200,8 @@ def _join(parts: list[Part]) -> Part:
 def _wrong_pages(part: Part, broken: I32, pages: int) -> dict[int, str]:
     """Pages that cannot be accepted for what their rows say together: {code: reason}."""
     wrong = dict.fromkeys(np.intersect1d(part.page, broken).tolist(), "page_incomplete")
-    cell = np.stack((part.page, part.slots.row, part.slots.col)).astype(np.int64)
-    _, first, count = np.unique(cell, axis=1, return_index=True, return_counts=True)
+    cell = part.page.astype(np.int64) << 32 | part.slots.row.astype(np.int64) << 16 | part.slots.col
+    _, first, count = np.unique(cell, return_index=True, return_counts=True)
     wrong |= dict.fromkeys(part.page[first[count > 1]].tolist(), "two_items_in_one_slot")
     head = np.zeros(pages, np.int64)
     head[part.page[::-1]] = np.arange(len(part.page))[::-1]  # first slot of each page

@@ -1,6 +1,7 @@
 """From the files of a log of pages to its sound rows on disk, batch by batch: what one row alone can be refused for is done here.
 
-Comes in: a data folder. Goes out: `SoundRows`, pages by the key of their id, events in file order with what tells copies apart. Holds one batch.
+Comes in: a data folder. Goes out: `SoundRows`, pages by the key of their id, events in file order with what tells copies apart. Holds one
+batch and what waits to be written.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ import polars as pl
 from pagellm.errors import UsageError
 from pagellm.types import I64, U64
 
-HELD_BYTES = 48 * 2**20
+HELD_BYTES = 24 * 2**20
 """Rows that wait in memory before they are written, in bytes, all buckets of a spill together."""
 
 
@@ -64,7 +64,7 @@ class Spill:
         parts = []
         for begin, size in self._pieces.get(bucket, ()):
             self._file.seek(begin)
-            parts.append(pl.read_ipc(io.BytesIO(self._file.read(size)), memory_map=False))
+            parts.append(pl.read_ipc(io.BytesIO(self._file.read(size))))
         parts += self._held.get(bucket, [])
         return pl.concat(parts, rechunk=True) if parts else pl.DataFrame(schema=self._schema)
 

@@ -1,8 +1,8 @@
 """Pairs of a log of pages that does not fit into memory: mined one bucket of users after the other, as the whole log would be.
 
-Takes `LogBuckets`, gives a file of pairs. What is global is counted over all buckets first: who looks where, how often items were seen, what
-others engaged with. Popularity and co-occurrence come from the users with the lowest keys, `EVIDENCE_EVENTS` events of them at most: in a
-log with fewer, from everybody, and the pairs are those of `mine_source`. Knows no files of the shop.
+Takes `LogBuckets`, gives `PairParts`. What is global is counted over all buckets first: who looks where, how often items were seen,
+what others engaged with. Popularity and co-occurrence come from the users with the lowest keys, `EVIDENCE_EVENTS` events of them at
+most: in a log with fewer, from everybody, and the pairs are those of `mine_source`. Knows no files of the shop.
 """
 
 from __future__ import annotations

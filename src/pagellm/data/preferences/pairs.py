@@ -189,7 +189,8 @@ def notes_as_metadata(notes: dict[str, str]) -> dict[str, str]:
 
 def pair_table(pairs: Pairs, catalog: Catalog, user_ids: np.ndarray, page_ids: np.ndarray | None = None) -> pl.DataFrame:
     """[pair] the table of a pairs file."""
-    ids = catalog.item_ids
+    ids, real = pl.Series(catalog.item_ids.tolist(), dtype=pl.String), pairs.chosen != NO_ITEM
+    pair = np.nonzero(real)[0]
     return pl.DataFrame(
         {
             "user_id": user_ids[pairs.user].tolist(),
@@ -197,13 +198,13 @@ def pair_table(pairs: Pairs, catalog: Catalog, user_ids: np.ndarray, page_ids: n
             "page_id": [None if page_ids is None or p < 0 else str(page_ids[p]) for p in pairs.page],
             "family": [Family(f).name.lower() for f in pairs.family],
             "operator": [Operator(o).name.lower() for o in pairs.operator],
-            "chosen": [_ids(page, ids) for page in pairs.chosen],
-            "rejected": [_ids(page, ids) for page in pairs.rejected],
-            "row": [row[page != NO_ITEM].tolist() for row, page in zip(pairs.row, pairs.chosen, strict=True)],
-            "col": [col[page != NO_ITEM].tolist() for col, page in zip(pairs.col, pairs.chosen, strict=True)],
+            "chosen": _lists(ids[pairs.chosen[real]], pair),
+            "rejected": _lists(ids[pairs.rejected[real]], pair),
+            "row": _lists(pairs.row[real], pair),
+            "col": _lists(pairs.col[real], pair),
             "severity": pairs.severity,
             "weight": pairs.weight,
-            "item_id": _ids(pairs.item, ids),
+            "item_id": ids[pairs.item],
             "event": [Event(e).name.lower() for e in pairs.event],
             "gain": pairs.gain,
             "offset": pairs.offset,
@@ -342,5 +343,7 @@ def _find(names: pl.Series, known: Iterable[object], kind: str, path: Path) -> I
     return np.array(found, np.int64)
 
 
-def _ids(items: I32, ids: np.ndarray) -> list[str]:
-    return [str(i) for i in ids[items[items != NO_ITEM]]]
+def _lists(values: pl.Series | np.ndarray, pair: I64) -> pl.Series:
+    """[pair] the values [filled slot] of each page as a list, from the pair of each, rising; no page is without one."""
+    flat = pl.DataFrame({"pair": pair, "value": values})
+    return flat.group_by("pair", maintain_order=True).agg("value")["value"]
