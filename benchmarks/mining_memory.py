@@ -4,7 +4,7 @@ One process a size; its peak is what the kernel says of it (`ru_maxrss`), everyt
 simulated shop, pages of 20 slots, 25 pages a user, so that users grow with the log; attention falls with the place, items are wanted
 unequally. Flat means a peak of at most 1.2 times that of the smallest size. Sizes are slots in millions.
 
-    python benchmarks/mining_memory.py --folder FOLDER [--sizes 10,100] [--save | --smoke]
+    python benchmarks/mining_memory.py --folder FOLDER [--sizes 10,100] [--threads 1] [--save | --smoke]
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -118,12 +119,8 @@ class Writer:
 
 def measure(slots: int, folder: Path) -> dict[str, Any]:
     """Generates a log, mines it in a process of its own, takes it away."""
-    import shutil
-
     begin = time.perf_counter()
-    if not (folder / "done").exists():
-        Writer(folder, slots // SLOTS).write()
-        (folder / "done").touch()
+    Writer(folder, slots // SLOTS).write()
     size = sum(p.stat().st_size for p in folder.glob("*.parquet"))
     print(f"{slots:,} slots generated in {time.perf_counter() - begin:.0f} s, {size / 2**30:.2f} GiB", flush=True)
     done = subprocess.run([sys.executable, "-c", _CALL, str(folder)], stdout=subprocess.PIPE, text=True, check=True)
@@ -137,14 +134,15 @@ def measure(slots: int, folder: Path) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description="P-PM-2: peak memory of mining by the size of the log.")
     parser.add_argument("--sizes", default="10,100", help="millions of slots")
-    parser.add_argument(
-        "--folder", type=Path, help="where logs are generated; the system's folder for temporary files if not named"
-    )
+    parser.add_argument("--folder", type=Path, help="where logs are generated and mined; needed unless --smoke")
     parser.add_argument("--threads", type=int, default=1)
     output = parser.add_mutually_exclusive_group()
     output.add_argument("--save", action="store_true", help="write benchmarks/results/mining_memory.json")
     output.add_argument("--smoke", action="store_true", help="two small logs; nothing is judged")
     options = parser.parse_args()
+    if not options.smoke and options.folder is None:
+        print("Name a folder with 20 GB of room: --folder FOLDER. The largest log takes most of an hour on one busy core.")
+        sys.exit(2)
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS", "POLARS_MAX_THREADS"):
         os.environ[name] = str(options.threads)
     sizes = [20_000, 60_000] if options.smoke else [int(float(s) * 1e6) for s in options.sizes.split(",")]

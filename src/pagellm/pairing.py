@@ -149,6 +149,9 @@ def mine_large(
         tell("Reading the log into buckets of users")
         with Quarantine(disk.quarantine) as store:
             buckets = read_buckets(folder, scratch, disk.buckets or bucket_count(folder), store)
+            for file in store.files.values():
+                why = "".join(f"; {reason} {count:,}" for reason, count in file.reasons.most_common())
+                tell(f"{file.file}: {file.rows:,} rows, {file.accepted:,} accepted, {file.quarantined:,} quarantined{why}")
         begin, end = buckets.cut_time(first), buckets.cut_time(last) if last < 1 else ALWAYS
         _tell_window(first, last, tell)
         content = content_vectors(buckets.catalog, config.candidates.content_dims)

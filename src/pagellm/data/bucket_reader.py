@@ -20,14 +20,13 @@ from pagellm.data.sound_rows import SoundRows
 from pagellm.errors import DataError, UsageError
 
 _BUCKET_BYTES = 2**20
-"""Bytes of the impressions file a bucket: between 100,000 and 500,000 slots of compressed Parquet, a tenth of that in text."""
+"""Bytes of the log's files a bucket: between 100,000 and 500,000 slots of compressed Parquet, a tenth of that in text."""
 
 
 def bucket_count(folder: Path) -> int:
-    """A power of two of buckets that are small enough for memory, by the size of the impressions file."""
-    file = find(folder, "impressions")
-    size = file.stat().st_size if file else 0
-    return 2 ** max(0, (size // _BUCKET_BYTES).bit_length())
+    """A power of two of buckets that are small enough for memory, by the size of the log's files."""
+    size = sum(file.stat().st_size for name in ("impressions", "events") if (file := find(folder, name)))
+    return 1 << (size // _BUCKET_BYTES).bit_length()
 
 
 def read_buckets(folder: Path, scratch: Path, count: int, store: Quarantine, base: int = 0) -> LogBuckets:

@@ -109,10 +109,10 @@ def examination_of(counts: PlaceCounts, parts: Parts) -> Examination:
     if not total:
         raise DataError("The pages of this log have no slots, so nothing says where people look. Log the slots of every page.")
     if known >= LEAST_VIEWED * total and counts.viewed.sum() < known:  # positive views alone do not say what was not seen
-        sums = (_sums(counts, x) for x in (counts.known, counts.known, counts.viewed))
-        seen, ess = _rates(*(x.astype(np.float64) for x in sums), counts.shape)
+        slots, views = _sums(counts, counts.known), _sums(counts, counts.viewed).astype(np.float64)
+        seen, ess = _rates(slots.astype(np.float64), slots.astype(np.float64), views, counts.shape)
         why = f"{known / total:.0%} of the slots say if they were seen"
-        return Examination(seen, "viewed", _sums(counts, counts.known).reshape(counts.shape), ess, why)
+        return Examination(seen, "viewed", slots.reshape(counts.shape), ess, why)
     if not counts.clicks.any():
         raise DataError(
             f"None of {total:,} slots was clicked and `viewed` is unknown, so nothing says where people look. Add "

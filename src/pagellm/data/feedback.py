@@ -122,7 +122,8 @@ def read_event_rows(batch: Batch, file: str, items: Ids, quarantine: Quarantine,
     order = texts(batch.column("order_id")).filter(chosen)
     order = order.set(pl.Series(event[good] != Event.PURCHASE), None)
     plain = [texts(batch.frame[name]).filter(chosen).rename(name) for name in batch.frame.columns if name != "event_id"]
-    numbers = {"item": item_code, "time": time, "event": event, "row": row, "col": col, "rating": rating, "value": value}
+    names = ("item", "time", "event", "row", "col", "rating", "value")
+    numbers = dict(zip(names, (item_code, time, event, row, col, rating, value), strict=True))
     return pl.DataFrame(
         {
             "user": user.filter(chosen),
@@ -141,9 +142,8 @@ def coded_events(rows: pl.DataFrame, users: Ids, page_ids: Ids, pages: Pages) ->
     page = _place(page_ids.find(rows["page"]), pages.place)
     user = np.where(page >= 0, pages.user[page] if len(pages.user) else -1, users.add(rows["user"])).astype(np.int32)
     unknown = rows["page"].is_not_null().to_numpy() & (page < 0)
-    first, last = ("item", "time", "event"), ("rating", "value", "event_id", "order_line", "content", "number")
-    before, after = ([rows[name].to_numpy() for name in names] for names in (first, last))
-    return RawEvents(user, *before, page, rows["row"].to_numpy(), rows["col"].to_numpy(), unknown, *after)
+    rest = {name: rows[name].to_numpy() for name in RawEvents.__dataclass_fields__ if name in rows.columns}
+    return RawEvents(**rest | {"user": user, "page": page, "unknown_page": unknown})
 
 
 def _place(code: I32, place: I32) -> I32:

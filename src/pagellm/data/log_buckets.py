@@ -1,7 +1,7 @@
 """A log of pages on disk, in buckets of users: the same border and the same records, some users at a time.
 
 Comes in: a data folder with impressions.* and events.*. Goes out: `LogBuckets`, which gives the records of one bucket after the other.
-What is held follows the catalog, the size of a bucket and the number of bad rows in a million, not the length of the log.
+What is held follows the catalog and the size of a bucket, not the length of the log; one user is never parted.
 """
 
 from __future__ import annotations

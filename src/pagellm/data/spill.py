@@ -53,7 +53,7 @@ class Spill:
         order = np.argsort(where, kind="stable")
         frame, where = frame.select(pl.col(name).cast(kind) for name, kind in self._schema.items())[order], where[order]
         first = np.flatnonzero(np.concatenate(([True], where[1:] != where[:-1])))
-        for begin, end in zip(first, np.append(first[1:], len(where)), strict=True):
+        for begin, end in zip(first.tolist(), [*first[1:].tolist(), len(where)], strict=True):
             self._held[int(where[begin])].append(frame.slice(begin, end - begin))
         self._bytes += int(frame.estimated_size())
         if self._bytes >= HELD_BYTES:

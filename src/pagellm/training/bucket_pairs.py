@@ -34,7 +34,7 @@ from pagellm.training.pair_sources import (
     page_situations,
     pages_before,
 )
-from pagellm.types import F32, I32, I64, U64, Bool, Contexts, Interactions
+from pagellm.types import F32, I32, I64, U64, Bool, Contexts, Impressions, Interactions
 
 EVIDENCE_EVENTS = 300_000
 """Events of histories that popularity and co-occurrence are counted in. A postings list holds up to 60 entries of 13 bytes an event."""
@@ -54,8 +54,13 @@ class Acts:
         who = user_keys[engaged.user]
         lot = np.concatenate((self.lot, engaged.lots(who)))
         order = np.argsort(lot, kind="stable")[:MOST_ENGAGED]
-        parts = ((self.who, who), (self.item, engaged.item), (self.time, engaged.time))
-        return Acts(*(np.concatenate(both)[order] for both in parts), lot[order])  # type: ignore[arg-type]
+        item, time = np.concatenate((self.item, engaged.item)), np.concatenate((self.time, engaged.time))
+        return Acts(np.concatenate((self.who, who))[order], item[order], time[order], lot[order])
+
+    @staticmethod
+    def none() -> Acts:
+        """No engagement."""
+        return Acts(np.empty(0, np.uint64), np.empty(0, np.int32), np.empty(0, np.int64), np.empty(0, np.uint64))
 
     def seen_by(self, user_keys: U64) -> Engaged:
         """As a bucket with these users sees it: users of other buckets are -1, nobody that it knows."""
@@ -83,7 +88,7 @@ def mine_buckets(
     """
     catalog = buckets.catalog
     survey = survey_buckets(buckets, window, catalog.shown)
-    examination = examination_of(survey.counts, lambda: (pages_before(s.impressions, s) for s in _sources(buckets, window)))  # type: ignore[arg-type]
+    examination = examination_of(survey.counts, lambda: _pages_before(buckets, window))
     exposure = exposure_of(survey.counts, examination, len(catalog))
     evidence = build_evidence(catalog, survey.known, content, None, config.candidates.drop)
     candidates = channel_candidates(evidence, catalog, config)
@@ -105,9 +110,10 @@ def mine_buckets(
 
 def survey_buckets(buckets: LogBuckets, window: tuple[int, int], allowed: Bool) -> Survey:
     """One reading of all buckets. Raises DataError where the window holds no engaged page."""
-    counts, known, room, looked, engaged = None, [], EVIDENCE_EVENTS, 0, 0
-    acts = Acts(*(np.empty(0, kind) for kind in (np.uint64, np.int32, np.int64, np.uint64)))
-    complete = True
+    counts: PlaceCounts | None = None
+    known: list[Interactions] = []
+    room, looked, engaged = EVIDENCE_EVENTS, 0, 0
+    acts, complete = Acts.none(), True
     for source in _sources(buckets, window):
         shown, keys = source.impressions, id_keys(source.log.user_ids)
         assert shown is not None
@@ -146,8 +152,15 @@ def join_users(logs: list[Interactions]) -> Interactions:
     user = np.concatenate([rank[at + np.unique(log.user, return_inverse=True)[1]] for at, log in zip(begin, logs, strict=False)])
     by_user = np.argsort(user, kind="stable")
     names = ("item", "time", "basket", "event", "rating", "value")
-    columns = (np.concatenate([getattr(log, name) for log in logs])[by_user] for name in names)
-    return Interactions(user[by_user], *columns, every[order])
+    columns = {name: np.concatenate([getattr(log, name) for log in logs])[by_user] for name in names}
+    return Interactions(user=user[by_user], **columns, user_ids=every[order])
+
+
+def _pages_before(buckets: LogBuckets, window: tuple[int, int]) -> Iterator[Impressions]:
+    """Each bucket's pages before the window's end."""
+    for source in _sources(buckets, window):
+        assert source.impressions is not None
+        yield pages_before(source.impressions, source)
 
 
 def _sources(buckets: LogBuckets, window: tuple[int, int], candidates: Candidates | None = None) -> Iterator[PairSource]:

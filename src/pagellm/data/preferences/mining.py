@@ -77,7 +77,8 @@ def find_pairs(
     exposure: F32 | None = None,
 ) -> tuple[Pairs, U64]:
     """(all pairs before caps, keys [user] of the ids of the log's users). The report counts the situations."""
-    parts, who = [], np.empty(0, np.uint64)
+    parts: list[Pairs] = []
+    who: U64 = np.empty(0, np.uint64)
     for chunk in situations:
         report.situations += len(chunk)
         useful = chunk.take(np.flatnonzero((chunk.gain > 0).any(1)))
