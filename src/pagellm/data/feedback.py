@@ -122,8 +122,8 @@ def read_event_rows(batch: Batch, file: str, items: Ids, quarantine: Quarantine,
     order = texts(batch.column("order_id")).filter(chosen)
     order = order.set(pl.Series(event[good] != Event.PURCHASE), None)
     plain = [texts(batch.frame[name]).filter(chosen).rename(name) for name in batch.frame.columns if name != "event_id"]
-    names = ("item", "time", "event", "row", "col", "rating", "value")
-    numbers = dict(zip(names, (item_code, time, event, row, col, rating, value), strict=True))
+    numbers: dict[str, np.ndarray] = {"item": item_code, "time": time, "event": event, "row": row, "col": col}
+    numbers |= {"rating": rating, "value": value}
     return pl.DataFrame(
         {
             "user": user.filter(chosen),
