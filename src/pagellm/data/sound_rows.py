@@ -22,7 +22,7 @@ from pagellm.data.quarantine import Quarantine
 from pagellm.data.slots import Slots
 from pagellm.data.spill import Spill, buckets_of
 
-SPAN_ROWS = 250_000
+SPAN_ROWS = 65_536
 """Rows of a file whose late verdicts are looked at together."""
 
 _BATCH_ROWS = 8_192  # of Parquet files; a row of impressions may be a page of many slots

@@ -17,7 +17,7 @@ import polars as pl
 from pagellm.errors import UsageError
 from pagellm.types import I64, U64
 
-HELD_BYTES = 24 * 2**20
+HELD_BYTES = 12 * 2**20
 """Rows that wait in memory before they are written, in bytes, all buckets of a spill together."""
 
 
