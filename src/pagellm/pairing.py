@@ -6,23 +6,29 @@ Takes folders and files, gives pairs. Knows no terminal.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 
 from pagellm.catalog import Catalog
 from pagellm.config import RunConfig, adjust, resolve
+from pagellm.data.bucket_reader import bucket_count, read_buckets
 from pagellm.data.content import content_vectors
 from pagellm.data.contexts import ALWAYS, contexts_at, cut_time
 from pagellm.data.likeness import likeness_of
 from pagellm.data.preferences.mining import MiningReport
+from pagellm.data.preferences.pair_parts import PairParts
 from pagellm.data.preferences.pairs import Family, Pairs, pairs_notes, preference_rows, read_pairs, write_pairs
+from pagellm.data.quarantine import Quarantine
 from pagellm.data.readers import read_log
 from pagellm.errors import DataError, UsageError
 from pagellm.models.run import load_run, make_evidence, make_run_split
 from pagellm.pipeline import set_threads
+from pagellm.training.bucket_pairs import mine_buckets
 from pagellm.training.pair_sources import PairSource, channel_candidates, known_since, mine_source, policy_candidates
 from pagellm.types import F32, I64, Impressions, Interactions
 
@@ -107,25 +113,98 @@ def mine_pairs(
     With a run the policy itself brings the hard negatives, so the window must lie after all that the policy has learned from.
     Raises UsageError for a window that cannot be, DataError where it holds nothing to mine.
     """
-    foreign = [text for text in settings if not text.strip().startswith("pairs.")]
-    if foreign:
-        raise UsageError(f"Mining takes settings of pairs alone. Got {foreign[0]!r}. Example: --set pairs.slots=20")
-    resolve("small", settings)  # a mistake is told before anything is read
-    if not out.absolute().parent.is_dir():
-        raise UsageError(f"The folder {out.absolute().parent} for --out is not there. Create it, or name another file.")
+    _check_call(out, settings)
     shop = open_shop(folder)
     config = adjust(shop.config, settings).pairs
     first, last = window.shares(shop.learned)
     begin, end = cut_time(shop.log, first), cut_time(shop.log, last) if last < 1 else ALWAYS
-    tell(f"Mining feedback between {first:.0%} and {last:.0%} of the events")
-    if last > 0.9:
-        tell("These events are the test part of the default split: whoever learns from their pairs cannot be judged on it.")
+    _tell_window(first, last, tell)
     source = PairSource(shop.log, shop.impressions, shop.candidates, begin, end, shop.since)
     likeness = likeness_of(shop.catalog, shop.content, config.alike)
     pairs, report, _ = mine_source(source, likeness, config, seed, shop.config.split.repeats)
     page_ids = None if shop.impressions is None else shop.impressions.page_ids
     write_pairs(out, pairs, shop.catalog, shop.log.user_ids, page_ids, {"source": str(folder), "data": shop.fingerprint})
     return report
+
+
+def mine_large(
+    folder: Path,
+    out: Path,
+    settings: Sequence[str],
+    window: Window,
+    seed: int,
+    disk: Disk,
+    tell: Callable[[str], None] = print,
+) -> MiningReport:
+    """As `mine_pairs` from a data folder of logged pages, with the log in buckets on disk, so that memory does not follow its length.
+
+    In a log of up to `EVIDENCE_EVENTS` events the pairs are those of `mine_pairs`; in a longer one candidates are drawn by the popularity
+    and co-occurrence of a sample of users. Raises UsageError for a window that cannot be or a folder that cannot be written, DataError
+    where the log cannot be accepted or holds nothing to mine.
+    """
+    _check_call(out, settings)
+    if (folder / "config.json").exists():
+        raise UsageError(f"{folder} is a run. Large logs are mined without a policy: name a data folder, or leave --large out.")
+    config = resolve("small", settings)
+    set_threads(config)
+    first, last = window.shares(0.0)
+    with disk.scratch(out) as scratch:
+        tell("Reading the log into buckets of users")
+        with Quarantine(disk.quarantine) as store:
+            buckets = read_buckets(folder, scratch, disk.buckets or bucket_count(folder), store)
+            for file in store.files.values():
+                why = "".join(f"; {reason} {count:,}" for reason, count in file.reasons.most_common())
+                tell(f"{file.file}: {file.rows:,} rows, {file.accepted:,} accepted, {file.quarantined:,} quarantined{why}")
+        begin, end = buckets.cut_time(first), buckets.cut_time(last) if last < 1 else ALWAYS
+        _tell_window(first, last, tell)
+        content = content_vectors(buckets.catalog, config.candidates.content_dims)
+        likeness = likeness_of(buckets.catalog, content, config.pairs.alike)
+        parts = PairParts(scratch, buckets.catalog, buckets.count, config.pairs.per_user, config.pairs.per_item, seed)
+        report = mine_buckets(buckets, (begin, end), content, likeness, config, seed, parts)
+        buckets.close()
+        parts.write(out, {"source": str(folder)}, report)
+    return report
+
+
+@dataclass(frozen=True)
+class Disk:
+    """Where a large log is kept while it is mined."""
+
+    folder: Path | None = None  # for the buckets; beside the output where None
+    buckets: int | None = None  # a power of two; by the size of the log where None
+    quarantine: Path | None = None  # where bad rows are written
+
+    @contextmanager
+    def scratch(self, out: Path) -> Iterator[Path]:
+        """An empty folder that is gone afterwards. Raises UsageError where none can be made."""
+        if self.buckets is not None and (self.buckets < 1 or self.buckets & (self.buckets - 1)):
+            raise UsageError(f"The number of buckets must be a power of two. Got {self.buckets}. Example: --buckets 64")
+        place = self.folder or out.absolute().parent
+        try:
+            made = TemporaryDirectory(prefix=".pagellm-buckets-", dir=place)
+        except OSError as problem:
+            raise UsageError(
+                f"No folder for the buckets of the log can be made in {place} ({problem.strerror}). Name one that can be written: "
+                "--scratch FOLDER"
+            ) from problem
+        with made as name:
+            yield Path(name)
+
+
+def _check_call(out: Path, settings: Sequence[str]) -> None:
+    """A mistake is told before anything is read."""
+    foreign = [text for text in settings if not text.strip().startswith("pairs.")]
+    if foreign:
+        raise UsageError(f"Mining takes settings of pairs alone. Got {foreign[0]!r}. Example: --set pairs.slots=20")
+    resolve("small", settings)
+    if not out.absolute().parent.is_dir():
+        raise UsageError(f"The folder {out.absolute().parent} for --out is not there. Create it, or name another file.")
+
+
+def _tell_window(first: float, last: float, tell: Callable[[str], None]) -> None:
+    tell(f"Mining feedback between {first:.0%} and {last:.0%} of the events")
+    if last > 0.9:
+        tell("These events are the test part of the default split: whoever learns from their pairs cannot be judged on it.")
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,17 @@ Settings = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A setting, for instance pairs.slots=20. May be repeated.")
 ]
 Seed = Annotated[int, typer.Option("--seed", min=0, max=2**31 - 1, help="Of all draws.")]
+Large = Annotated[
+    bool, typer.Option("--large", help="Keep a log of pages in buckets on disk, so that memory does not grow with its length.")
+]
+Scratch = Annotated[
+    Path | None,
+    typer.Option("--scratch", metavar="FOLDER", help="Where the buckets are kept meanwhile; beside FILE if not named."),
+]
+Buckets = Annotated[int | None, typer.Option("--buckets", help="How many, a power of two; by the size of the log if not named.")]
+Quarantined = Annotated[
+    Path | None, typer.Option("--quarantine", metavar="FILE", help="Where rejected rows of a large log are written (NDJSON).")
+]
 Where = Annotated[
     Path | None, typer.Option("--source", metavar="DATA|RUN", help="Where items and users come from, if not where it was mined.")
 ]
@@ -41,11 +52,25 @@ def mine(
     last: Last = None,
     settings: Settings = None,
     seed: Seed = 0,
+    large: Large = False,
+    scratch: Scratch = None,
+    buckets: Buckets = None,
+    quarantine: Quarantined = None,
 ) -> None:
     """Mine pairs of four families and swaps: two pages for one context, of which feedback says that the first is better."""
-    from pagellm.pairing import Window, mine_pairs
+    from pagellm.errors import UsageError
+    from pagellm.pairing import Disk, Window, mine_large, mine_pairs
 
-    report = mine_pairs(source, out, settings or (), Window(first, last), seed, tell=lambda line: typer.echo(line, err=True))
+    def tell(line: str) -> None:
+        typer.echo(line, err=True)
+
+    if large:
+        disk = Disk(scratch, buckets, quarantine)
+        report = mine_large(source, out, settings or (), Window(first, last), seed, disk, tell)
+    elif scratch or buckets or quarantine:
+        raise UsageError("The options --scratch, --buckets and --quarantine say how a large log is read. Add --large.")
+    else:
+        report = mine_pairs(source, out, settings or (), Window(first, last), seed, tell)
     for line in _lines(report):
         typer.echo(line)
     typer.echo(f"Pairs: {out}")

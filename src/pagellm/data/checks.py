@@ -52,7 +52,7 @@ def log_findings(log: Interactions, n_items: int, money: Money) -> list[Finding]
         return [Finding("no_positive_feedback", "error", 0, 0, message, change)]
     checks = (_core, _ties, _repeated_rows, _busy_users, _one_moment)
     found = [check(log) for check in checks] + [_popularity(log, n_items), _unseen(log, n_items)]
-    return [finding for finding in (*found, *_money(money)) if finding is not None]
+    return [finding for finding in (*found, *money_findings(money)) if finding is not None]
 
 
 def _core(log: Interactions) -> Finding | None:
@@ -129,7 +129,8 @@ def _unseen(log: Interactions, n_items: int) -> Finding | None:
     )
 
 
-def _money(money: Money) -> list[Finding]:
+def money_findings(money: Money) -> list[Finding]:
+    """Findings on the currencies of values."""
     total = money.without + money.currencies.total()
     found = []
     if len(money.currencies) > 1:

@@ -6,12 +6,13 @@ user) (Richardson et al. 2007), so feedback from places that are rarely seen sta
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields
 
 import numpy as np
 
 from pagellm.errors import DataError
-from pagellm.types import F64, I64, Bool, Impressions
+from pagellm.types import F32, F64, I64, Bool, Impressions
 
 LEAST_VIEWED = 0.5
 """Share of slots whose `viewed` must be known for view rates to be counted instead of estimated."""
@@ -42,60 +43,136 @@ class Examination:
         return np.asarray(filled[r, c])
 
 
+@dataclass(frozen=True)
+class PlaceCounts:
+    """How often each item stood at each place, and what became of it. Its size follows places and items, not the log."""
+
+    row: I64  # [cell] a cell is an item at a place
+    col: I64  # [cell]
+    item: I64  # [cell]
+    slots: I64  # [cell]
+    clicks: I64  # [cell]
+    known: I64  # [cell] slots that say whether they were seen
+    viewed: I64  # [cell] slots that were seen, as far as they say
+
+    def plus(self, other: PlaceCounts) -> PlaceCounts:
+        """The counts of both logs together."""
+        joined = (np.concatenate((getattr(self, f.name), getattr(other, f.name))) for f in fields(self))
+        return _gathered(*joined)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns of the grid that holds all places."""
+        return int(self.row.max()) + 1, int(self.col.max()) + 1
+
+    @property
+    def place(self) -> I64:
+        """[cell] row-major place on the grid."""
+        return self.row * self.shape[1] + self.col
+
+
+Parts = Callable[[], Iterator[Impressions]]
+"""Gives the pages of a log, part by part; may be asked more than once."""
+
+
+def count_places(shown: Impressions) -> PlaceCounts:
+    """The counts of these pages."""
+    known, one = shown.viewed >= 0, np.ones(len(shown.item), np.int64)
+    cells = (shown.row.astype(np.int64), shown.col.astype(np.int64), shown.item.astype(np.int64))
+    return _gathered(*cells, one, *(x.astype(np.int64) for x in (shown.clicked, known, shown.viewed == 1)))
+
+
+def _gathered(row: I64, col: I64, item: I64, *counts: I64) -> PlaceCounts:
+    """One cell for equal ones, in order of row, column and item."""
+    key = row << 48 | col << 32 | item
+    order = np.argsort(key, kind="stable")
+    ranked = key[order]
+    first = np.flatnonzero(np.concatenate((np.ones(min(1, len(key)), bool), ranked[1:] != ranked[:-1])))
+    sums = (np.add.reduceat(count[order], first) if len(first) else count for count in counts)
+    return PlaceCounts(*(column[order][first] for column in (row, col, item)), *sums)
+
+
 def estimate_examination(shown: Impressions) -> Examination:
+    """As `examination_of`, from pages that are all at hand."""
+    return examination_of(count_places(shown), lambda: iter((shown,)))
+
+
+def examination_of(counts: PlaceCounts, parts: Parts) -> Examination:
     """The strongest evidence that the log allows: known views, else randomization by known propensities, else clicks alone.
 
     Clicks alone assume that an item is wanted as much wherever it stands. A policy that puts what a user wants into the best places breaks
-    this, and the best places then look better than they are.
+    this, and the best places then look better than they are. `counts` are those of the parts, which are read only for propensities.
 
     Raises DataError for a log without slots, or without a click where views are unknown.
     """
-    if not len(shown.item):
+    total, known = int(counts.slots.sum()), int(counts.known.sum())
+    if not total:
         raise DataError("The pages of this log have no slots, so nothing says where people look. Log the slots of every page.")
-    place, shape = _places(shown)
-    known = shown.viewed >= 0
-    if known.mean() >= LEAST_VIEWED and (shown.viewed == 0).any():  # a log of positive views alone does not say what was not seen
-        seen, ess = _rates(place[known], (shown.viewed[known] == 1).astype(np.float64), np.ones(int(known.sum())), shape)
-        return Examination(
-            seen, "viewed", _count(place[known], shape), ess, f"{known.mean():.0%} of the slots say if they were seen"
-        )
-    if not shown.clicked.any():
+    if known >= LEAST_VIEWED * total and counts.viewed.sum() < known:  # positive views alone do not say what was not seen
+        slots, views = _sums(counts, counts.known), _sums(counts, counts.viewed).astype(np.float64)
+        seen, ess = _rates(slots.astype(np.float64), slots.astype(np.float64), views, counts.shape)
+        why = f"{known / total:.0%} of the slots say if they were seen"
+        return Examination(seen, "viewed", slots.reshape(counts.shape), ess, why)
+    if not counts.clicks.any():
         raise DataError(
-            f"None of {len(shown.item):,} slots was clicked and `viewed` is unknown, so nothing says where people look. Add "
+            f"None of {total:,} slots was clicked and `viewed` is unknown, so nothing says where people look. Add "
             "select_item events, or the column viewed."
         )
-    random = (shown.propensity > 0) & (shown.propensity < 1)
-    if shown.clicked[random].any():
-        found = _by_propensity(shown, place, shape, random)
-        if found is not None:
-            return found
-    return _by_clicks(shown, place, shape)
+    return _by_propensity(parts, counts.shape) or _by_clicks(counts)
 
 
-def _by_propensity(shown: Impressions, place: I64, shape: tuple[int, int], random: Bool) -> Examination | None:
-    """Click rates as if items had been drawn uniformly, place by place; None where a place has too few slots that count.
+def exposure_of(counts: PlaceCounts, examination: Examination, n_items: int) -> F32:
+    """[item] how often each was seen: views where they are known, else chances of its places."""
+    seen = counts.viewed + (counts.slots - counts.known) * examination.of(counts.row, counts.col)
+    return np.bincount(counts.item, seen, n_items).astype(np.float32)
+
+
+def _sums(counts: PlaceCounts, of: I64) -> I64:
+    """[place] a count summed over items."""
+    return np.bincount(counts.place, of, minlength=counts.shape[0] * counts.shape[1]).astype(np.int64)
+
+
+def _by_propensity(parts: Parts, shape: tuple[int, int]) -> Examination | None:
+    """Click rates as if items had been drawn uniformly, place by place; None without a randomized click, or where a place has too few
+    slots that count.
 
     A slot's weight undoes the choice of its own item, not those before it: exact where a page holds a small part of what is wanted.
     """
-    weight = 1.0 / shown.propensity[random].astype(np.float64)
-    where = place[random]
-    mean = np.bincount(where, weight, minlength=shape[0] * shape[1]) / np.maximum(_count(where, shape).ravel(), 1)
-    weight = np.minimum(weight, _LARGEST_WEIGHT * mean[where])
-    rate, ess = _rates(where, shown.clicked[random].astype(np.float64), weight, shape)
-    slots = _count(where, shape)
+    size, clicked = shape[0] * shape[1], False
+    slots, weights = np.zeros(size, np.int64), np.zeros(size)
+    for shown in parts():
+        where, weight, click = _randomized(shown, shape)
+        slots += np.bincount(where, minlength=size)
+        weights += np.bincount(where, weight, minlength=size)
+        clicked |= bool(click.any())
+    if not clicked:
+        return None
+    most = _LARGEST_WEIGHT * weights / np.maximum(slots, 1)
+    total, squares, hits = np.zeros((3, size))
+    for shown in parts():
+        where, weight, click = _randomized(shown, shape)
+        weight = np.minimum(weight, most[where])
+        for into, what in ((total, weight), (squares, weight**2), (hits, weight * click)):
+            into += np.bincount(where, what, minlength=size)
+    rate, ess = _rates(total, squares, hits, shape)
+    slots = slots.reshape(shape)
     if ess[slots >= LEAST_ESS].min(initial=np.inf) < LEAST_ESS or not (slots >= LEAST_ESS).any():
         return None
-    why = f"click rates of {int(random.sum()):,} slots with propensities below 1, as if items had been drawn uniformly"
+    why = f"click rates of {int(slots.sum()):,} slots with propensities below 1, as if items had been drawn uniformly"
     return Examination(_relative(rate), "propensity", slots, ess, why)
 
 
-def _by_clicks(shown: Impressions, place: I64, shape: tuple[int, int]) -> Examination:
+def _randomized(shown: Impressions, shape: tuple[int, int]) -> tuple[I64, F64, Bool]:
+    """(place, inverse propensity, whether clicked) of the slots whose item was drawn. Shape [slot] each."""
+    random = (shown.propensity > 0) & (shown.propensity < 1)
+    place = shown.row.astype(np.int64) * shape[1] + shown.col
+    return place[random], 1.0 / shown.propensity[random].astype(np.float64), shown.clicked[random]
+
+
+def _by_clicks(counts: PlaceCounts) -> Examination:
     """Expectation-maximization of the position-based model with one chance an item (Chuklin et al. 2015, section 4.3)."""
-    items = int(shown.item.max()) + 1
-    real = shown.item >= 0
-    cell, slots = np.unique(place[real] * items + shown.item[real], return_counts=True)
-    clicks = np.bincount(np.searchsorted(cell, place[real] * items + shown.item[real]), shown.clicked[real])
-    at, item = cell // items, cell % items
+    at, item, slots, clicks = counts.place, counts.item, counts.slots, counts.clicks
+    items, shape = int(item.max()) + 1, counts.shape
     unclicked = slots - clicks
     n_places, per_item = shape[0] * shape[1], np.bincount(item, slots, minlength=items)
     per_place = np.bincount(at, slots, minlength=n_places)
@@ -107,25 +184,14 @@ def _by_clicks(shown: Impressions, place: I64, shape: tuple[int, int]) -> Examin
         seen = np.bincount(at, looked, minlength=n_places) / np.maximum(per_place, 1)
         wanted = np.bincount(item, liked, minlength=items) / np.maximum(per_item, 1)
     grid = np.where(per_place > 0, seen, np.nan).reshape(shape)
-    counted = _count(place[real], shape)
+    counted = per_place.astype(np.int64).reshape(shape)
     why = "clicks alone, as if an item were wanted as much wherever it stands"
     return Examination(_relative(grid), "clicks", counted, counted.astype(np.float64), why)
 
 
-def _places(shown: Impressions) -> tuple[I64, tuple[int, int]]:
-    """[slot] row-major place, and the grid's shape."""
-    shape = int(shown.row.max()) + 1, int(shown.col.max()) + 1
-    return shown.row.astype(np.int64) * shape[1] + shown.col, shape
-
-
-def _count(place: I64, shape: tuple[int, int]) -> I64:
-    return np.bincount(place, minlength=shape[0] * shape[1]).reshape(shape)
-
-
-def _rates(place: I64, outcome: F64, weight: F64, shape: tuple[int, int]) -> tuple[F64, F64]:
-    """Weighted mean outcome and effective sample size a place; a place with few slots leans on its row's and column's mean."""
-    size = shape[0] * shape[1]
-    total, squares, hits = (np.bincount(place, x, minlength=size) for x in (weight, weight**2, weight * outcome))
+def _rates(total: F64, squares: F64, hits: F64, shape: tuple[int, int]) -> tuple[F64, F64]:
+    """Weighted mean outcome and effective sample size a place, from sums of weights, of their squares and of weight · outcome [place]; a
+    place with few slots leans on its row's and column's mean."""
     ess = total**2 / np.where(squares > 0, squares, 1)
     with np.errstate(invalid="ignore", divide="ignore"):
         rate = (hits / total).reshape(shape)

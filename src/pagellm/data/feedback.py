@@ -43,12 +43,14 @@ class Feedback:
 
 
 @dataclass(frozen=True)
-class _Raw:
-    user: I32
+class RawEvents:
+    """Sound rows of the events file, before they find their slots."""
+
+    user: I32  # [event] code of `Ids`, -1 where neither the row nor its page names one
     item: I32
     time: I64
     event: I8
-    page: I32
+    page: I32  # [event] place in `Pages`, -1 where it names no page or an unknown one
     row: I64
     col: I64
     unknown_page: Bool
@@ -65,15 +67,19 @@ def read_feedback(
 ) -> tuple[Feedback, Money]:
     """All accepted events, joined to the pages. `users` grows by what the file holds."""
     money = Money()
-    parts = [
-        _read(batch, path.name, items, users, page_ids, pages, quarantine, base, money) for batch in batches(path, EVENT_LOG)
-    ]
-    raw = _join(parts)
+    frames = (read_event_rows(batch, path.name, items, quarantine, base, money) for batch in batches(path, EVENT_LOG))
+    raw = join_events([coded_events(frame, users, page_ids, pages) for frame in frames])
+    feedback, late = settle_feedback(raw, pages)
+    for batch in batches(path, EVENT_LOG) if late else ():
+        take_back(path, batch, late, quarantine)
+    return feedback, money
+
+
+def settle_feedback(raw: RawEvents, pages: Pages) -> tuple[Feedback, dict[int, str]]:
+    """(events on their slots, rows that only pages or other rows show to be at fault: {number: reason})."""
     slot = _slot_of(raw, pages)
     item = np.where((raw.item < 0) & (slot >= 0), pages.item[slot] if len(pages.item) else -1, raw.item).astype(np.int32)
     reasons = _late_reasons(raw, pages, item)
-    late = {int(raw.number[p]): reason for p, reason in reasons.items()}
-    take_back(path, EVENT_LOG, late, quarantine)
     keep = np.ones(len(raw.time), bool)
     keep[list(reasons)] = False
     kept = Feedback(
@@ -87,61 +93,57 @@ def read_feedback(
         raw.rating[keep],
         raw.value[keep],
     )
-    return kept, money
+    return kept, {int(raw.number[p]): reason for p, reason in reasons.items()}
 
 
-def _read(
-    batch: Batch,
-    file: str,
-    items: Ids,
-    users: Ids,
-    page_ids: Ids,
-    pages: Pages,
-    quarantine: Quarantine,
-    base: int,
-    money: Money,
-) -> _Raw:
+def read_event_rows(batch: Batch, file: str, items: Ids, quarantine: Quarantine, base: int, money: Money) -> pl.DataFrame:
+    """[event] the sound rows of a batch: user and page as text, the rest as in `RawEvents`.
+
+    What only pages or other rows can show to be at fault is left to `settle_feedback`.
+    """
     rules = Rules(len(batch))
     event = event_codes(batch, rules)
     rules.fail(event == -1, "missing_event")
     time = check_time(batch, rules)
     user, item, page_id = user_texts(batch), texts(batch.column("item_id")), texts(batch.column("page_id"))
-    page = _place(page_ids.find(page_id), pages.place)
     row, col = slot_places(texts(batch.column("slot_id")), base)
     item_code = items.find(item)
     for name, text in (("user_id", user), ("item_id", item), ("page_id", page_id)):
         rules.fail(bad_ids(text), f"bad_{name}")
-    rules.fail(missing(user) & (page < 0), "missing_user_id")
+    rules.fail(missing(user) & missing(page_id), "missing_user_id")
     rules.fail(~missing(item) & (item_code < 0), "unknown_item")
-    on_slot = (page >= 0) & (col >= 0)
+    on_slot = ~missing(page_id) & (col >= 0)
     rules.fail(np.isin(event, NEEDS_ITEM) & missing(item) & ~on_slot, "missing_item_id")
     rating, value = float_column(batch, "rating", rules), float_column(batch, "value", rules)
     check_currency(batch, rules)
     good = quarantine.take(file, batch, rules)
     money.add(batch, good & ~np.isnan(value))
     chosen = pl.Series(good)
-    user_code = users.add(user.filter(chosen))
-    page = page[good]
-    user_code = np.where(page >= 0, pages.user[page] if len(pages.user) else -1, user_code).astype(np.int32)
     order = texts(batch.column("order_id")).filter(chosen)
     order = order.set(pl.Series(event[good] != Event.PURCHASE), None)
     plain = [texts(batch.frame[name]).filter(chosen).rename(name) for name in batch.frame.columns if name != "event_id"]
-    return _Raw(
-        user_code,
-        item_code[good],
-        time[good],
-        event[good],
-        page,
-        row[good],
-        col[good],
-        (~missing(page_id))[good] & (page < 0),
-        rating[good],
-        value[good],
-        _hash(texts(batch.column("event_id")).filter(chosen)),
-        _hash(order + "\x1f" + item.filter(chosen)),
-        pl.DataFrame(plain).hash_rows().to_numpy() if plain else np.empty(0, np.uint64),
-        batch.rows[good],
+    numbers: dict[str, np.ndarray] = {"item": item_code, "time": time, "event": event, "row": row, "col": col}
+    numbers |= {"rating": rating, "value": value}
+    return pl.DataFrame(
+        {
+            "user": user.filter(chosen),
+            "page": page_id.filter(chosen),
+            **{name: column[good] for name, column in numbers.items()},
+            "event_id": _hash(texts(batch.column("event_id")).filter(chosen)),
+            "order_line": _hash(order + "\x1f" + item.filter(chosen)),
+            "content": pl.DataFrame(plain).hash_rows() if plain else np.empty(0, np.uint64),
+            "number": batch.rows[good],
+        }
     )
+
+
+def coded_events(rows: pl.DataFrame, users: Ids, page_ids: Ids, pages: Pages) -> RawEvents:
+    """The rows with ids as codes; who acts on a known page is that page's user. `users` grows by what the rows hold."""
+    page = _place(page_ids.find(rows["page"]), pages.place)
+    user = np.where(page >= 0, pages.user[page] if len(pages.user) else -1, users.add(rows["user"])).astype(np.int32)
+    unknown = rows["page"].is_not_null().to_numpy() & (page < 0)
+    rest = {name: rows[name].to_numpy() for name in RawEvents.__dataclass_fields__ if name in rows.columns}
+    return RawEvents(**rest | {"user": user, "page": page, "unknown_page": unknown})
 
 
 def _place(code: I32, place: I32) -> I32:
@@ -156,16 +158,17 @@ def _hash(text: pl.Series) -> _U64:
     return text.hash().set(text.is_null(), 0).to_numpy().astype(np.uint64)
 
 
-def _join(parts: list[_Raw]) -> _Raw:
+def join_events(parts: list[RawEvents]) -> RawEvents:
+    """The parts as one."""
     if not parts:
         i32, i64, none = np.empty(0, np.int32), np.empty(0, np.int64), np.empty(0, np.uint64)
         f32, i8, flag = np.empty(0, np.float32), np.empty(0, np.int8), np.empty(0, bool)
-        return _Raw(i32, i32, i64, i8, i32, i64, i64, flag, f32, f32, none, none, none, i64)
-    names = list(_Raw.__dataclass_fields__)
-    return _Raw(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
+        return RawEvents(i32, i32, i64, i8, i32, i64, i64, flag, f32, f32, none, none, none, i64)
+    names = list(RawEvents.__dataclass_fields__)
+    return RawEvents(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
 
 
-def _slot_of(raw: _Raw, pages: Pages) -> I64:
+def _slot_of(raw: RawEvents, pages: Pages) -> I64:
     """[event] the slot of its page that it is on: the one it names if that holds its item, else the first with its item."""
     owner = pages.owner
     here = raw.page.astype(np.int64)
@@ -189,18 +192,20 @@ def _find(keys: I64, wanted: I64) -> I64:
     return np.where(keys[place] == wanted, place, -1)
 
 
-def _late_reasons(raw: _Raw, pages: Pages, item: I32) -> dict[int, str]:
+def _late_reasons(raw: RawEvents, pages: Pages, item: I32) -> dict[int, str]:
     """Events that other rows show to be at fault: {place: reason}."""
     known = raw.page >= 0
     early = known & (raw.time < (pages.time[raw.page] if len(pages.time) else 0))
     reasons = dict.fromkeys(np.flatnonzero(early).tolist(), "event_before_page")
     empty = np.isin(raw.event, NEEDS_ITEM) & (item < 0)
-    reasons |= dict.fromkeys(np.flatnonzero(empty).tolist(), "unknown_slot")
-    reasons |= _copies(raw.order_line, None, "repeated_order_line", "repeated_order_line")
-    return reasons | _copies(raw.event_id, raw.content, "repeated_event", "duplicate_event")
+    reasons |= dict.fromkeys(np.flatnonzero(empty & known).tolist(), "unknown_slot")
+    reasons |= dict.fromkeys(np.flatnonzero(empty & ~known).tolist(), "missing_item_id")
+    reasons |= dict.fromkeys(np.flatnonzero(raw.user < 0).tolist(), "missing_user_id")
+    reasons |= copies(raw.order_line, None, "repeated_order_line", "repeated_order_line")
+    return reasons | copies(raw.event_id, raw.content, "repeated_event", "duplicate_event")
 
 
-def _copies(ids: _U64, content: _U64 | None, same: str, other: str) -> dict[int, str]:
+def copies(ids: _U64, content: _U64 | None, same: str, other: str) -> dict[int, str]:
     """All but the first event of each id, by whether the content is that of the first."""
     _, first, back = np.unique(ids, return_index=True, return_inverse=True)
     origin = first[back]

@@ -30,14 +30,15 @@ def find(folder: Path, table: str) -> Path | None:
     return found[0] if found else None
 
 
-def batches(path: Path, table: Table, names: dict[str, str] | None = None) -> Iterator[Batch]:
+def batches(path: Path, table: Table, names: dict[str, str] | None = None, rows: int = PARQUET_ROWS) -> Iterator[Batch]:
     """All rows of the file, in order. `names` ({contract: source}) replaces the contract's own search for columns (NDJSON).
+    `rows` of a Parquet file are read at once; text comes as `text_tables` cuts it.
 
     Raises DataError for a file that cannot be read on (truncated, corrupt, not what its name says) and for missing columns.
     """
     name = path.name.removesuffix(".gz")
     if name.endswith(".parquet"):
-        return _parquet_batches(path, table)
+        return _parquet_batches(path, table, rows)
     return csv_batches(path, table) if name.endswith(".csv") else ndjson_batches(path, table, names)
 
 
@@ -50,7 +51,7 @@ def columns_of(path: Path) -> list[str]:
     return [clean_text(name, 60) for name in names]
 
 
-def _parquet_batches(path: Path, table: Table) -> Iterator[Batch]:
+def _parquet_batches(path: Path, table: Table, rows: int) -> Iterator[Batch]:
     at = 0
     try:
         lazy = pl.scan_parquet(path, glob=False)
@@ -58,8 +59,8 @@ def _parquet_batches(path: Path, table: Table) -> Iterator[Batch]:
         require(path.name, columns, table)
         found = list(resolve(columns, table).items())[:MAX_COLUMNS]
         total = int(lazy.select(pl.len()).collect().item())
-        for at in range(0, total, PARQUET_ROWS):
-            frame = lazy.slice(at, PARQUET_ROWS).select([pl.col(source).alias(name) for name, source in found]).collect()
+        for at in range(0, total, rows):
+            frame = lazy.slice(at, rows).select([pl.col(source).alias(name) for name, source in found]).collect()
             yield Batch(np.arange(at + 1, at + 1 + frame.height), frame, None, [])
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as problem:
         first = str(problem).strip().splitlines()[0][:200] if str(problem).strip() else type(problem).__name__

@@ -5,6 +5,7 @@ A page is accepted whole or not at all: with a slot missing it is not what the u
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from pagellm.data.cells import bad_ids, missing, texts
-from pagellm.data.columns import IMPRESSIONS, Table
+from pagellm.data.columns import IMPRESSIONS
 from pagellm.data.files import batches
 from pagellm.data.ids import Ids
 from pagellm.data.interactions import check_time
@@ -46,14 +47,30 @@ class Pages:
 
 
 @dataclass(frozen=True)
-class _Part:
-    """Slots of one batch with what their pages say. All [slot]."""
+class PageRows:
+    """Sound rows of one batch of the impressions file, ids still as text: a page with its slots each, or one slot each."""
+
+    page: pl.Series  # [row]
+    user: pl.Series  # [row]
+    policy: pl.Series  # [row]
+    time: I64  # [row]
+    number: I64  # [row] in the file, from 1
+    whole: Bool  # [row] whether it is a page
+    owner: I64  # [slot] its row here
+    slots: Slots
+    broken: pl.Series  # [any] pages of which a row was rejected, so that they cannot be whole
+
+
+@dataclass(frozen=True)
+class Part:
+    """Slots with what their pages say, ids as codes. All [slot]."""
 
     page: I32
     user: I32
     time: I64
     policy: I32
     row_number: I64
+    whole: Bool  # whether its row is a page
     slots: Slots
 
 
@@ -66,24 +83,37 @@ def user_texts(batch: Batch) -> pl.Series:
 def read_pages(path: Path, items: Ids, users: Ids, page_ids: Ids, quarantine: Quarantine, base: int) -> Pages:
     """All pages whose every slot is sound. `users` and `page_ids` grow by what the file holds."""
     policies = Ids()
-    parts: list[_Part] = []
-    broken: list[I32] = []  # pages of which a row was rejected
+    parts: list[Part] = []
+    broken: list[I32] = []
     for batch in batches(path, IMPRESSIONS):
-        part, bad = _read(batch, path.name, items, users, page_ids, policies, quarantine, base)
-        parts.append(part)
-        broken.append(bad)
+        rows = read_rows(batch, path.name, items, quarantine, base)
+        broken.append(page_ids.add(rows.broken))
+        parts.append(coded(rows, users, page_ids, policies))
+    pages, late = settle_pages(parts, broken, users, page_ids, policies)
+    for batch in batches(path, IMPRESSIONS) if late else ():
+        take_back(path, batch, late, quarantine)
+    return pages
+
+
+def settle_pages(parts: list[Part], broken: list[I32], users: Ids, page_ids: Ids, policies: Ids) -> tuple[Pages, dict[int, str]]:
+    """(the pages that are whole, rows that only other rows show to be at fault: {number: reason}).
+
+    `broken` holds codes of pages of which a row was rejected. All rows of a page must be among the parts.
+    """
     slots = _join(parts)
+    again = _again(slots)
+    late = dict.fromkeys(slots.row_number[again].tolist(), "duplicate_page")
+    slots = _keep(slots, ~again)
     wrong = _wrong_pages(slots, np.concatenate([np.empty(0, np.int32), *broken]), len(page_ids))
-    late = {int(n): wrong[int(p)] for n, p in zip(slots.row_number, slots.page, strict=True) if int(p) in wrong} if wrong else {}
-    take_back(path, IMPRESSIONS, late, quarantine)
     if wrong:
-        slots = _keep(slots, ~np.isin(slots.page, list(wrong)))
-    return _pages(slots, users, page_ids, policies)
+        at_fault = np.isin(slots.page, list(wrong))
+        late |= {int(n): wrong[int(p)] for n, p in zip(slots.row_number[at_fault], slots.page[at_fault], strict=True)}
+        slots = _keep(slots, ~at_fault)
+    return _pages(slots, users, page_ids, policies), late
 
 
-def _read(
-    batch: Batch, file: str, items: Ids, users: Ids, page_ids: Ids, policies: Ids, quarantine: Quarantine, base: int
-) -> tuple[_Part, I32]:
+def read_rows(batch: Batch, file: str, items: Ids, quarantine: Quarantine, base: int) -> PageRows:
+    """The sound rows of a batch. What only other rows can show to be at fault is left to `settle_pages`."""
     rules = Rules(len(batch))
     page, user = texts(batch.column("page_id")), user_texts(batch)
     policy = texts(batch.column("policy_id")).fill_null("logging")
@@ -92,27 +122,35 @@ def _read(
         rules.fail(missing(text), f"missing_{name}")
         rules.fail(bad_ids(text), f"bad_{name}")
     rules.fail(bad_ids(policy), "bad_policy_id")
-    if "slots" in batch.frame.columns:
+    nests = "slots" in batch.frame.columns
+    if nests:
         owner, inner = nested(batch, file, rules)
         slot_rules = Rules(len(inner))
         slots = read_slots(inner, items, base, slot_rules)
         _pass_on(slot_rules, owner, rules)
-        rules.fail(_known_before(page, page_ids), "duplicate_page")
     else:
         owner, slots = np.arange(len(batch)), read_slots(batch, items, base, rules)
     good = quarantine.take(file, batch, rules)
-    bad_pages = page_ids.add(page.filter(pl.Series(~good & ~bad_ids(page)))) if "slots" not in batch.frame.columns else None
-    chosen = pl.Series(good)
-    whole = np.flatnonzero(good)
-    code = np.full(len(batch), -1, np.int32)
-    code_user, code_policy = code.copy(), code.copy()
-    code[whole] = page_ids.add(page.filter(chosen))
-    code_user[whole] = users.add(user.filter(chosen))
-    code_policy[whole] = policies.add(policy.filter(chosen))
-    kept = good[owner]
-    at = owner[kept]
-    part = _Part(code[at], code_user[at], time[at], code_policy[at], batch.rows[at], _slots_where(slots, kept))
-    return part, np.empty(0, np.int32) if bad_pages is None else bad_pages
+    broken = page.filter(pl.Series(~good & ~bad_ids(page) & ~missing(page) & (not nests)))
+    chosen, kept = pl.Series(good), good[owner]
+    texts_kept = (page.filter(chosen), user.filter(chosen), policy.filter(chosen))
+    place, whole = np.cumsum(good) - 1, np.full(int(good.sum()), nests)
+    return PageRows(
+        *texts_kept,
+        time[good],
+        batch.rows[good],
+        whole,
+        place[owner[kept]],
+        _slots_where(slots, kept),
+        broken,
+    )
+
+
+def coded(rows: PageRows, users: Ids, page_ids: Ids, policies: Ids) -> Part:
+    """The slots of these rows, ids as codes. The three lists grow by what the rows hold."""
+    page, user, policy = page_ids.add(rows.page), users.add(rows.user), policies.add(rows.policy)
+    at = rows.owner
+    return Part(page[at], user[at], rows.time[at], policy[at], rows.number[at], rows.whole[at], rows.slots)
 
 
 def _pass_on(slot_rules: Rules, owner: I64, rules: Rules) -> None:
@@ -122,23 +160,24 @@ def _pass_on(slot_rules: Rules, owner: I64, rules: Rules) -> None:
         rules.fail(hit, reason)
 
 
-def _known_before(page: pl.Series, page_ids: Ids) -> Bool:
-    """[row] whether a page id was accepted before, in this batch or an earlier one."""
-    again = ~page.is_first_distinct() & page.is_not_null()
-    known: Bool = (page_ids.find(page) >= 0) | again.to_numpy()
-    return known
+def _again(part: Part) -> Bool:
+    """[slot] whether its row is a page of which an earlier row told already."""
+    rows = np.full(int(part.page.max(initial=-1)) + 1, np.iinfo(np.int64).max)
+    np.minimum.at(rows, part.page, part.row_number)
+    again: Bool = part.whole & (part.row_number > rows[part.page])
+    return again
 
 
 def _slots_where(slots: Slots, keep: Bool) -> Slots:
     return Slots(slots.item[keep], slots.row[keep], slots.col[keep], slots.propensity[keep], slots.viewed[keep])
 
 
-def _keep(part: _Part, keep: Bool) -> _Part:
-    arrays = (part.page[keep], part.user[keep], part.time[keep], part.policy[keep], part.row_number[keep])
-    return _Part(*arrays, _slots_where(part.slots, keep))
+def _keep(part: Part, keep: Bool) -> Part:
+    arrays = (part.page[keep], part.user[keep], part.time[keep], part.policy[keep], part.row_number[keep], part.whole[keep])
+    return Part(*arrays, _slots_where(part.slots, keep))
 
 
-def _join(parts: list[_Part]) -> _Part:
+def _join(parts: list[Part]) -> Part:
     i32, i64 = np.empty(0, np.int32), np.empty(0, np.int64)
     slots = Slots(
         np.concatenate([i32, *(p.slots.item for p in parts)]),
@@ -147,21 +186,22 @@ def _join(parts: list[_Part]) -> _Part:
         np.concatenate([np.empty(0, np.float32), *(p.slots.propensity for p in parts)]),
         np.concatenate([np.empty(0, np.int8), *(p.slots.viewed for p in parts)]),
     )
-    return _Part(
+    return Part(
         np.concatenate([i32, *(p.page for p in parts)]),
         np.concatenate([i32, *(p.user for p in parts)]),
         np.concatenate([i64, *(p.time for p in parts)]),
         np.concatenate([i32, *(p.policy for p in parts)]),
         np.concatenate([i64, *(p.row_number for p in parts)]),
+        np.concatenate([np.empty(0, bool), *(p.whole for p in parts)]),
         slots,
     )
 
 
-def _wrong_pages(part: _Part, broken: I32, pages: int) -> dict[int, str]:
+def _wrong_pages(part: Part, broken: I32, pages: int) -> dict[int, str]:
     """Pages that cannot be accepted for what their rows say together: {code: reason}."""
     wrong = dict.fromkeys(np.intersect1d(part.page, broken).tolist(), "page_incomplete")
-    cell = np.stack((part.page, part.slots.row, part.slots.col)).astype(np.int64)
-    _, first, count = np.unique(cell, axis=1, return_index=True, return_counts=True)
+    cell = part.page.astype(np.int64) << 32 | part.slots.row.astype(np.int64) << 16 | part.slots.col
+    _, first, count = np.unique(cell, return_index=True, return_counts=True)
     wrong |= dict.fromkeys(part.page[first[count > 1]].tolist(), "two_items_in_one_slot")
     head = np.zeros(pages, np.int64)
     head[part.page[::-1]] = np.arange(len(part.page))[::-1]  # first slot of each page
@@ -170,17 +210,14 @@ def _wrong_pages(part: _Part, broken: I32, pages: int) -> dict[int, str]:
     return wrong | dict.fromkeys(np.unique(part.page[differs]).tolist(), "page_rows_disagree")
 
 
-def take_back(path: Path, table: Table, late: dict[int, str], quarantine: Quarantine) -> None:
-    """Reads the file once more to quarantine rows, by number, that a rule over many rows found at fault."""
-    if not late:
-        return
-    for batch in batches(path, table):
-        for place, number in enumerate(batch.rows.tolist()):
-            if number in late:
-                quarantine.take_back(path.name, batch.evidence(place, late[number]))
+def take_back(path: Path, batch: Batch, late: Mapping[int, str], quarantine: Quarantine) -> None:
+    """Quarantines those rows of a batch that is read once more which a rule over many rows found at fault: {number: reason}."""
+    for place, number in enumerate(batch.rows.tolist()):
+        if number in late:
+            quarantine.take_back(path.name, batch.evidence(place, late[number]))
 
 
-def _pages(part: _Part, users: Ids, page_ids: Ids, policies: Ids) -> Pages:
+def _pages(part: Part, users: Ids, page_ids: Ids, policies: Ids) -> Pages:
     ids, rank = page_ids.sorted()
     _, user_rank = users.sorted()
     order = np.lexsort((part.slots.col, part.slots.row, rank[part.page], user_rank[part.user], part.time))
@@ -201,7 +238,7 @@ def _pages(part: _Part, users: Ids, page_ids: Ids, policies: Ids) -> Pages:
     )
 
 
-def _keep_order(part: _Part, order: NDArray[np.intp]) -> _Part:
-    arrays = (part.page[order], part.user[order], part.time[order], part.policy[order], part.row_number[order])
+def _keep_order(part: Part, order: NDArray[np.intp]) -> Part:
+    arrays = (part.page[order], part.user[order], part.time[order], part.policy[order], part.row_number[order], part.whole[order])
     slots = part.slots
-    return _Part(*arrays, replace(slots, **{name: getattr(slots, name)[order] for name in slots.__dataclass_fields__}))
+    return Part(*arrays, replace(slots, **{name: getattr(slots, name)[order] for name in slots.__dataclass_fields__}))

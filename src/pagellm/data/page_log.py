@@ -18,21 +18,26 @@ from pagellm.types import F32, I32, I64, Bool, Event, Impressions, Interactions
 def page_records(pages: Pages, feedback: Feedback, users: Ids) -> tuple[Interactions, Impressions]:
     """Both records. An engagement's basket is its page (as far as no other page comes between), else its UTC day."""
     history = np.isin(feedback.event, ENGAGEMENTS)
-    key = np.where(feedback.page >= 0, feedback.page, day_keys(feedback.time))
     loose = Loose(
         feedback.user[history],
         feedback.item[history],
         feedback.time[history],
-        key[history].astype(np.int64),
+        basket_keys(feedback.page, feedback.time)[history],
         feedback.event[history],
         feedback.rating[history],
         feedback.value[history],
     )
     interactions, place = assemble(loose, users)
-    return interactions, _impressions(pages, feedback, place[pages.user] if len(pages.user) else pages.user)
+    return interactions, shown_pages(pages, feedback, place[pages.user] if len(pages.user) else pages.user)
 
 
-def _impressions(pages: Pages, feedback: Feedback, user: I32) -> Impressions:
+def basket_keys(page: I32, time: I64) -> I64:
+    """[event] the place of an event's page, below all pages its UTC day where it has none (-1)."""
+    return np.where(page >= 0, page, day_keys(time)).astype(np.int64)
+
+
+def shown_pages(pages: Pages, feedback: Feedback, user: I32) -> Impressions:
+    """The pages with the feedback on their slots. `user` [page] are indexes of the record's users."""
     viewed = pages.viewed.copy()
     viewed[_slots(feedback, Event.SLOT_VIEW)] = 1
     return Impressions(

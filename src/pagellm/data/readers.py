@@ -74,7 +74,7 @@ def check_log(
             found: list[Finding] = []
             money = Money()
         else:
-            items_file = _required(folder)
+            items_file = required_files(folder)
             catalog, damaged = read_catalog(items_file, store)
             if len(catalog) == 0:
                 raise DataError(f"{items_file.name} holds no usable item{_why(store)}. Mend the file.")
@@ -107,7 +107,7 @@ def _feedback(
         interactions, money = read_interactions(file, items, store)
         return interactions, None, money, []
     pages_file, events_file = find(folder, "impressions"), find(folder, "events")
-    assert pages_file is not None  # _required has looked
+    assert pages_file is not None  # required_files has looked
     assert events_file is not None
     users, page_ids = Ids(), Ids()
     pages = read_pages(pages_file, items, users, page_ids, store, base)
@@ -125,7 +125,7 @@ def _check_arguments(folder: Path, share: float, base: int) -> None:
         raise UsageError(f"The position base must be 0 or 1. Got {base}.")
 
 
-def _required(folder: Path) -> Path:
+def required_files(folder: Path) -> Path:
     """The items file. Raises DataError that names every file that is missing and what came instead."""
     items, log = find(folder, "items"), find(folder, "interactions")
     pages, events = find(folder, "impressions"), find(folder, "events")

@@ -15,7 +15,7 @@ from pagellm.config import PairConfig, RunConfig
 from pagellm.data.candidates import draw_pool
 from pagellm.data.contexts import ALWAYS, contexts_between
 from pagellm.data.evidence import Evidence
-from pagellm.data.examination import Examination, estimate_examination
+from pagellm.data.examination import Examination, count_places, examination_of, exposure_of
 from pagellm.data.likeness import Likeness
 from pagellm.data.preferences.mining import MiningReport, mine
 from pagellm.data.preferences.pairs import Pairs
@@ -104,7 +104,12 @@ class Found:
         """Where chances of being seen come from."""
         if self.examination is None:
             return "nobody knows what was seen: all pairs of whole pages weigh the same"
-        return f"{self.examination.source}: {self.examination.why}"
+        return examination_words(self.examination)
+
+
+def examination_words(examination: Examination) -> str:
+    """Where chances of being seen come from."""
+    return f"{examination.source}: {examination.why}"
 
 
 def situations(source: PairSource, slots: int, seed: int) -> Found:
@@ -114,16 +119,16 @@ def situations(source: PairSource, slots: int, seed: int) -> Found:
     """
     shown = source.impressions
     if shown is not None:
-        before = _before(shown, source)
-        examination = estimate_examination(before)
-        pages = _engaged_pages(shown, source)
-        owner = np.repeat(shown.user, np.diff(shown.offsets))
-        inside = np.repeat(np.isin(np.arange(len(shown)), pages), np.diff(shown.offsets)) & shown.engaged
+        before = pages_before(shown, source)
+        counts = count_places(before)
+        examination = examination_of(counts, lambda: iter((before,)))
+        pages, looked = engaged_pages(shown, source)
+        check_window(looked, len(pages))
         return Found(
-            _of_pages(source, shown, pages, examination),
-            Engaged(owner[inside], shown.item[inside], np.repeat(shown.time, np.diff(shown.offsets))[inside]),
+            page_situations(source, shown, pages, examination),
+            engaged_on(shown, pages),
             examination,
-            exposure_of(before, examination, len(source.since)),
+            exposure_of(counts, examination, len(source.since)),
         )
     contexts = contexts_between(source.log, source.begin, source.end)
     contexts = contexts.take(contexts.warm & (contexts.target_stop > contexts.stop) & source.counts(contexts.user))
@@ -139,13 +144,19 @@ def mine_source(
 ) -> tuple[Pairs, MiningReport, Found]:
     """All pairs of a source, with what was found of who looks where. Raises DataError where no pair can be made."""
     found = situations(source, config.slots, seed)
-    engaged, near = found.engaged.among(source.allowed), likeness.near(config.near, source.allowed)
+    engaged = found.engaged.among(source.allowed).drawn(source.log.user_ids)
+    near = likeness.near(config.near, source.allowed)
     pairs, report = mine(found.chunks, engaged, likeness, near, config, seed, found.words, repeats, found.exposure, source.since)
-    if not len(pairs):
+    check_found(len(pairs))
+    return pairs, report, found
+
+
+def check_found(pairs: int) -> None:
+    """Raises DataError where no pair was found."""
+    if not pairs:
         raise DataError(
             "No pair could be made: no engaged item of the window is among the candidates. Widen it, or look at the catalog."
         )
-    return pairs, report, found
 
 
 def _of_baskets(source: PairSource, contexts: Contexts, slots: int, seed: int) -> Iterator[Situations]:
@@ -155,7 +166,8 @@ def _of_baskets(source: PairSource, contexts: Contexts, slots: int, seed: int) -
         yield from_baskets(some, pool, logits, slots, seed, source.flat)
 
 
-def _of_pages(source: PairSource, shown: Impressions, pages: I64, examination: Examination) -> Iterator[Situations]:
+def page_situations(source: PairSource, shown: Impressions, pages: I64, examination: Examination) -> Iterator[Situations]:
+    """The situations of logged pages, in chunks."""
     every = logged_contexts(shown, source.log, pages)
     for begin in range(0, len(pages), _CHUNK):
         some = pages[begin : begin + _CHUNK]
@@ -164,28 +176,30 @@ def _of_pages(source: PairSource, shown: Impressions, pages: I64, examination: E
         yield from_pages(shown, contexts, some, pool, logits, examination)
 
 
-def exposure_of(shown: Impressions, examination: Examination, n_items: int) -> F32:
-    """[item] how often each was seen: views where they are known, else chances of its places."""
-    seen = np.where(shown.viewed >= 0, shown.viewed == 1, examination.of(shown.row, shown.col))
-    return np.bincount(shown.item, seen, n_items).astype(np.float32)
+def engaged_on(shown: Impressions, pages: I64) -> Engaged:
+    """Who engaged with what on these pages."""
+    sizes = np.diff(shown.offsets)
+    inside = np.repeat(np.isin(np.arange(len(shown)), pages), sizes) & shown.engaged
+    return Engaged(np.repeat(shown.user, sizes)[inside], shown.item[inside], np.repeat(shown.time, sizes)[inside])
 
 
-def _before(shown: Impressions, source: PairSource) -> Impressions:
+def pages_before(shown: Impressions, source: PairSource) -> Impressions:
     """The pages before the window's end of users who count, so that nothing later or of anybody else weighs in it."""
     pages = (shown.time < source.end) & source.counts(shown.user)
     return shown if pages.all() else shown.where(pages)
 
 
-def _engaged_pages(shown: Impressions, source: PairSource) -> I64:
-    """The pages in the window with an engaged slot."""
+def engaged_pages(shown: Impressions, source: PairSource) -> tuple[I64, int]:
+    """(the pages in the window with an engaged slot, how many with any slot the window holds)."""
     within = (shown.time >= source.begin) & (shown.time < source.end)
     inside = np.flatnonzero(within & (np.diff(shown.offsets) > 0) & source.counts(shown.user))
-    if not len(inside):
-        raise DataError("The window holds no page with slots, so there is nothing to mine. Widen it.")
     so_far = np.concatenate([[0], np.cumsum(shown.engaged)])
-    pages = inside[so_far[shown.offsets[inside + 1]] > so_far[shown.offsets[inside]]]
-    if not len(pages):
-        raise DataError(
-            f"None of the {len(inside):,} pages in the window has an engaged slot. Check the events file, or widen it."
-        )
-    return pages
+    return inside[so_far[shown.offsets[inside + 1]] > so_far[shown.offsets[inside]]], len(inside)
+
+
+def check_window(pages: int, engaged: int) -> None:
+    """Raises DataError where a window holds no page, or none with an engaged slot."""
+    if not pages:
+        raise DataError("The window holds no page with slots, so there is nothing to mine. Widen it.")
+    if not engaged:
+        raise DataError(f"None of the {pages:,} pages in the window has an engaged slot. Check the events file, or widen it.")

@@ -12,6 +12,7 @@ import pytest
 
 from data.preferences.test_families import ALL, ITEMS, S
 from pagellm.catalog import Catalog
+from pagellm.data.lots import id_keys
 from pagellm.data.preferences.pairs import (
     Family,
     Pairs,
@@ -19,6 +20,7 @@ from pagellm.data.preferences.pairs import (
     effective_size,
     empty_pairs,
     join_pairs,
+    lots_of,
     pairs_notes,
     preference_rows,
     read_pairs,
@@ -29,6 +31,8 @@ from pagellm.errors import DataError
 CATALOG = Catalog(pl.DataFrame({"item_id": [f"i{n}" for n in range(ITEMS)], "title": [f"Title {n}" for n in range(ITEMS)]}))
 PAIRS = join_pairs(list(ALL.values()))
 USERS = S.contexts.log.user_ids
+WHO = id_keys(USERS)
+LOTS = lots_of(PAIRS, WHO, 0)
 PAGES = np.array([f"page {n}" for n in range(len(USERS))])
 
 
@@ -53,7 +57,7 @@ def test_no_pairs_are_pairs_too(tmp_path: Path) -> None:
     write_pairs(path, empty_pairs(), CATALOG, USERS)
     assert len(read_pairs(path, CATALOG, USERS)) == 0
     assert len(join_pairs([])) == 0
-    assert capped(empty_pairs(), 3, 3, 0).size == 0
+    assert capped(empty_pairs(), 3, 3, lots_of(empty_pairs(), WHO, 0)).size == 0
 
 
 def test_pages_of_different_width_join() -> None:
@@ -97,22 +101,22 @@ def test_what_is_no_parquet_is_refused(tmp_path: Path) -> None:
 
 
 def test_nobody_says_more_than_the_cap_and_nothing_else_is_lost() -> None:
-    kept = PAIRS.take(np.flatnonzero(capped(PAIRS, 4, 15, 0)))
+    kept = PAIRS.take(np.flatnonzero(capped(PAIRS, 4, 15, LOTS)))
     by_user = Counter(zip(kept.family.tolist(), kept.user.tolist(), strict=True))
     by_item = Counter(zip(kept.family.tolist(), kept.item.tolist(), strict=True))
     assert max(by_user.values()) == 4
     assert max(by_item.values()) <= 15
     before = Counter(zip(PAIRS.family.tolist(), PAIRS.user.tolist(), strict=True))
-    only_users = PAIRS.take(np.flatnonzero(capped(PAIRS, 4, 10**6, 0)))
+    only_users = PAIRS.take(np.flatnonzero(capped(PAIRS, 4, 10**6, LOTS)))
     after = Counter(zip(only_users.family.tolist(), only_users.user.tolist(), strict=True))
     assert after == Counter({key: min(count, 4) for key, count in before.items()})
-    assert capped(PAIRS, 10**6, 10**6, 0).all()
-    assert (capped(PAIRS, 4, 15, 0) != capped(PAIRS, 4, 15, 1)).any(), "drawn, not the first of the log"
+    assert capped(PAIRS, 10**6, 10**6, LOTS).all()
+    assert (capped(PAIRS, 4, 15, LOTS) != capped(PAIRS, 4, 15, lots_of(PAIRS, WHO, 1))).any(), "drawn, not the first of the log"
 
 
 def test_a_flood_of_one_user_is_cut_to_a_regulars_share() -> None:
     flood = join_pairs([PAIRS, *[PAIRS.take(np.flatnonzero(PAIRS.user == PAIRS.user[0]))] * 200])
-    kept = flood.take(np.flatnonzero(capped(flood, 5, 10**6, 0)))
+    kept = flood.take(np.flatnonzero(capped(flood, 5, 10**6, lots_of(flood, WHO, 0))))
     assert (kept.user == PAIRS.user[0]).mean() < 0.03 < (flood.user == PAIRS.user[0]).mean()
 
 

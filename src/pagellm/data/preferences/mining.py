@@ -12,10 +12,11 @@ import numpy as np
 
 from pagellm.config import PairConfig
 from pagellm.data.likeness import Likeness
+from pagellm.data.lots import id_keys
 from pagellm.data.preferences.families import diversity, ranking, redundancy, relevance, swaps
-from pagellm.data.preferences.pairs import Family, Operator, Pairs, capped, effective_size, join_pairs
+from pagellm.data.preferences.pairs import Family, Operator, Pairs, capped, effective_size, join_pairs, lots_of
 from pagellm.data.preferences.situations import Engaged, Situations, keys_of
-from pagellm.types import F32, I32, I64
+from pagellm.types import F32, I32, I64, U64
 
 
 @dataclass
@@ -30,6 +31,14 @@ class MiningReport:
     operators: dict[str, int] = field(default_factory=dict)
     effective: dict[str, float] = field(default_factory=dict)  # effective sample size of the kept pairs' weights
     examination: str = ""  # where the weights come from, in words
+
+    def count(self, kept: Pairs) -> None:
+        """Tells of all pairs that were kept."""
+        for family in Family:
+            some = kept.of(family)
+            self.families[family.name.lower()] = len(some)
+            self.effective[family.name.lower()] = effective_size(some.weight)
+        self.operators = {o.name.lower(): int((kept.operator == o).sum()) for o in Operator}
 
 
 def mine(
@@ -47,25 +56,40 @@ def mine(
     """Pairs of all families. `near` [item, any] lists near-duplicates that may be shown, `exposure` [item] how often each was seen, `since`
     [item] from when on each was known, in unix seconds: from the start where None.
 
-    Equal situations, chunks and seed give equal pairs; which of them the caps leave depends on all that was found.
+    Equal situations and seed give equal pairs, however they are cut; all are of one log. Which of them the caps leave depends
+    on all that was found.
     """
     report = MiningReport(examination=examination)
-    parts = []
+    found, who = find_pairs(situations, report, engaged, likeness, near, config, seed, repeats, exposure, since)
+    kept = found.take(np.flatnonzero(capped(found, config.per_user, config.per_item, lots_of(found, who, seed))))
+    report.found, report.over_cap = len(found), len(found) - len(kept)
+    report.count(kept)
+    return kept, report
+
+
+def find_pairs(
+    situations: Iterable[Situations],
+    report: MiningReport,
+    engaged: Engaged,
+    likeness: Likeness,
+    near: I32,
+    config: PairConfig,
+    seed: int,
+    repeats: bool = False,
+    exposure: F32 | None = None,
+    since: I64 | None = None,
+) -> tuple[Pairs, U64]:
+    """(all pairs before caps, keys [user] of the ids of the log's users). The report counts the situations."""
+    parts: list[Pairs] = []
+    who: U64 = np.empty(0, np.uint64)
     for chunk in situations:
         report.situations += len(chunk)
         useful = chunk.take(np.flatnonzero((chunk.gain > 0).any(1)))
         report.engaged += len(useful)
         if len(useful):
+            who = who if parts else id_keys(useful.contexts.log.user_ids)
             parts.append(mine_chunk(useful, engaged, likeness, near, config, seed, repeats, exposure, since))
-    found = join_pairs(parts)
-    kept = found.take(np.flatnonzero(capped(found, config.per_user, config.per_item, seed)))
-    report.found, report.over_cap = len(found), len(found) - len(kept)
-    for family in Family:
-        some = kept.of(family)
-        report.families[family.name.lower()] = len(some)
-        report.effective[family.name.lower()] = effective_size(some.weight)
-    report.operators = {o.name.lower(): int((kept.operator == o).sum()) for o in Operator}
-    return kept, report
+    return join_pairs(parts), who
 
 
 def mine_chunk(

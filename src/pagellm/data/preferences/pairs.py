@@ -16,8 +16,9 @@ import numpy as np
 import polars as pl
 
 from pagellm.catalog import Catalog
+from pagellm.data.lots import draw_lots, first_by_lot
 from pagellm.errors import DataError
-from pagellm.types import F32, I8, I16, I32, I64, NO_ITEM, Bool, Contexts, Event
+from pagellm.types import F32, I8, I16, I32, I64, NO_ITEM, U64, Bool, Contexts, Event
 
 
 class Family(IntEnum):
@@ -124,19 +125,37 @@ def empty_pairs() -> Pairs:
     )
 
 
-def capped(pairs: Pairs, per_user: int, per_item: int, seed: int) -> Bool:
+def lots_of(pairs: Pairs, who: U64, seed: int) -> U64:
+    """[pair] numbers that put pairs into an order of chance, from all that a pair says. `who` [user] are the keys of the users' ids.
+
+    The same pair has the same lot whatever else was mined, so that caps leave the same pairs however a log is cut.
+    """
+    head = (pairs.family, pairs.operator, pairs.item, pairs.time, np.full(len(pairs), seed))
+    numbers = np.stack([who[pairs.user], *(column.astype(np.uint64) for column in head)], 1)
+    pages = [draw_lots(page.astype(np.uint64), ends=np.uint64(2**64 - 1)) for page in (pairs.chosen, pairs.rejected)]
+    return draw_lots(np.concatenate((numbers, np.stack(pages, 1)), 1))
+
+
+def capped(pairs: Pairs, per_user: int, per_item: int, lots: U64) -> Bool:
     """[pair] True for those that stay when no user and no engaged item may bring more pairs of a family than these numbers.
 
-    Whoever writes a thousand false events gets no more say than a regular. Which of the pairs stay is drawn, not the order of the log.
+    Whoever writes a thousand false events gets no more say than a regular. Those with the lowest lots stay: first of each user, then of
+    what is left of each item.
     """
-    order = np.random.default_rng(seed).permutation(len(pairs))
-    family = pairs.family[order].astype(np.int64)
-    stay = _among_first(family << 32 | pairs.user[order], per_user)
-    kept = order[stay]
-    family = pairs.family[kept].astype(np.int64)
     out = np.zeros(len(pairs), bool)
-    out[kept[_among_first(family << 32 | pairs.item[kept], per_item)]] = True
+    kept = np.flatnonzero(first_by_lot(user_keys(pairs), lots, per_user))
+    out[kept[first_by_lot(item_keys(pairs)[kept], lots[kept], per_item)]] = True
     return out
+
+
+def user_keys(pairs: Pairs) -> I64:
+    """[pair] equal for pairs of one family and user."""
+    return pairs.family.astype(np.int64) << 32 | pairs.user
+
+
+def item_keys(pairs: Pairs) -> I64:
+    """[pair] equal for pairs of one family that rest on one item."""
+    return pairs.family.astype(np.int64) << 32 | pairs.item
 
 
 def effective_size(weight: F32) -> float:
@@ -157,30 +176,41 @@ def write_pairs(
 
     `notes` go into the file's metadata. The file appears whole or not at all.
     """
-    ids = catalog.item_ids
-    frame = pl.DataFrame(
+    aside = path.with_name(f".{path.name}.part")
+    table = pair_table(pairs, catalog, user_ids, page_ids)
+    table.write_parquet(aside, compression="zstd", metadata=notes_as_metadata(notes or {}))
+    aside.replace(path)
+
+
+def notes_as_metadata(notes: dict[str, str]) -> dict[str, str]:
+    """Notes under the names that `pairs_notes` looks for."""
+    return {f"pagellm.{key}": value for key, value in notes.items()}
+
+
+def pair_table(pairs: Pairs, catalog: Catalog, user_ids: np.ndarray, page_ids: np.ndarray | None = None) -> pl.DataFrame:
+    """[pair] the table of a pairs file."""
+    ids, real = pl.Series(catalog.item_ids.tolist(), dtype=pl.String), pairs.chosen != NO_ITEM
+    pair = np.nonzero(real)[0]
+    return pl.DataFrame(
         {
             "user_id": user_ids[pairs.user].tolist(),
             "time": pairs.time,
             "page_id": [None if page_ids is None or p < 0 else str(page_ids[p]) for p in pairs.page],
             "family": [Family(f).name.lower() for f in pairs.family],
             "operator": [Operator(o).name.lower() for o in pairs.operator],
-            "chosen": [_ids(page, ids) for page in pairs.chosen],
-            "rejected": [_ids(page, ids) for page in pairs.rejected],
-            "row": [row[page != NO_ITEM].tolist() for row, page in zip(pairs.row, pairs.chosen, strict=True)],
-            "col": [col[page != NO_ITEM].tolist() for col, page in zip(pairs.col, pairs.chosen, strict=True)],
+            "chosen": _lists(ids[pairs.chosen[real]], pair),
+            "rejected": _lists(ids[pairs.rejected[real]], pair),
+            "row": _lists(pairs.row[real], pair),
+            "col": _lists(pairs.col[real], pair),
             "severity": pairs.severity,
             "weight": pairs.weight,
-            "item_id": _ids(pairs.item, ids),
+            "item_id": ids[pairs.item],
             "event": [Event(e).name.lower() for e in pairs.event],
             "gain": pairs.gain,
             "offset": pairs.offset,
         },
         schema_overrides=_KINDS,
     )
-    aside = path.with_name(f".{path.name}.part")
-    frame.write_parquet(aside, compression="zstd", metadata={f"pagellm.{key}": value for key, value in (notes or {}).items()})
-    aside.replace(path)
 
 
 def read_pairs(path: Path, catalog: Catalog, user_ids: np.ndarray, page_ids: np.ndarray | None = None) -> Pairs:
@@ -311,16 +341,7 @@ def _find(names: pl.Series, known: Iterable[object], kind: str, path: Path) -> I
     return np.array(found, np.int64)
 
 
-def _ids(items: I32, ids: np.ndarray) -> list[str]:
-    return [str(i) for i in ids[items[items != NO_ITEM]]]
-
-
-def _among_first(key: I64, most: int) -> Bool:
-    """[event] whether fewer than `most` events of the same key stand before it."""
-    order = np.argsort(key, kind="stable")
-    ranked = key[order]
-    first = np.concatenate(([True], ranked[1:] != ranked[:-1])) if len(key) else np.empty(0, bool)
-    begin = np.maximum.accumulate(np.where(first, np.arange(len(key)), 0)) if len(key) else np.empty(0, np.int64)
-    out = np.empty(len(key), bool)
-    out[order] = np.arange(len(key)) - begin < most
-    return out
+def _lists(values: pl.Series | np.ndarray, pair: I64) -> pl.Series:
+    """[pair] the values [filled slot] of each page as a list, from the pair of each, rising; no page is without one."""
+    flat = pl.DataFrame({"pair": pair, "value": values})
+    return flat.group_by("pair", maintain_order=True).agg("value")["value"]

@@ -12,10 +12,11 @@ import numpy as np
 from numba import njit
 
 from pagellm.data.contexts import contexts_at
-from pagellm.data.counters import GOLDEN, chance, mix
+from pagellm.data.counters import chance
 from pagellm.data.evidence import NAMES, Evidence
 from pagellm.data.examination import Examination
-from pagellm.types import F32, I8, I16, I32, I64, NO_ITEM, Bool, Contexts, Event, Impressions, Interactions
+from pagellm.data.lots import draw_lots, id_keys
+from pagellm.types import F32, I8, I16, I32, I64, NO_ITEM, U64, Bool, Contexts, Event, Impressions, Interactions
 
 GAINS: Mapping[Event, float] = {
     Event.VIEW_ITEM: 0.5,
@@ -27,6 +28,9 @@ GAINS: Mapping[Event, float] = {
 }
 """Engagement of one event of a kind; kinds that are missing have none. Of several events on one slot the strongest counts."""
 
+
+MOST_ENGAGED = 1_000_000
+"""Engagements that items of other users are drawn from; of more, so many are drawn."""
 
 _PLACES = 1_000_000  # where the draws of places begin, beyond those of candidates
 
@@ -69,6 +73,15 @@ class Engaged:
         """Engagements with these items [item] alone: what may not be put onto a page stands in for nothing."""
         kept = allowed[self.item]
         return Engaged(self.user[kept], self.item[kept], self.time[kept])
+
+    def lots(self, who: U64) -> U64:
+        """[engagement] numbers that put them into an order of chance; `who` [engagement] are the keys of their users' ids."""
+        return draw_lots(np.stack((who, self.time.astype(np.uint64), self.item.astype(np.uint64)), 1))
+
+    def drawn(self, user_ids: np.ndarray) -> Engaged:
+        """In the order of their lots, `MOST_ENGAGED` at most: the same list wherever in the log they come from."""
+        order = np.argsort(self.lots(id_keys(user_ids)[self.user]), kind="stable")[:MOST_ENGAGED]
+        return Engaged(self.user[order], self.item[order], self.time[order])
 
 
 def from_baskets(contexts: Contexts, pool: I32, logits: F32, slots: int, seed: int, flat: bool = False) -> Situations:
@@ -156,23 +169,17 @@ def channel_logits(evidence: Evidence, contexts: Contexts, pool: I32) -> F32:
 
 
 def keys_of(situations: Situations, seed: int) -> np.ndarray:
-    """[context] numbers that all draws of a context follow from: the same whatever else is mined with it."""
-    return _keys(situations.contexts, situations.page, seed)
+    """[context] numbers that all draws of a context follow from: the user's id, the time and what stands on a logged page, so that they are
+    the same whatever else the log holds and however it is cut."""
+    shown = draw_lots(situations.items.astype(np.uint64), ends=np.uint64(2**64 - 1))  # NO_ITEM as an unsigned number
+    return _keys(situations.contexts, np.where(situations.page >= 0, shown.view(np.int64), -1), seed)
 
 
 def _keys(contexts: Contexts, page: I64, seed: int) -> np.ndarray:
-    numbers = (contexts.time, contexts.user.astype(np.int64), page, np.full(len(page), seed, np.int64))
-    return np.asarray(_hashed(np.stack(numbers, 1).astype(np.uint64)))
-
-
-@njit(cache=True)
-def _hashed(numbers):  # type: ignore[no-untyped-def]
-    """[row] one number from each row of numbers, so that no two rows that differ are likely to share their draws."""
-    out = np.zeros(len(numbers), np.uint64)
-    for n in range(len(numbers)):
-        for value in numbers[n]:
-            out[n] = mix(out[n] + GOLDEN + value)
-    return out
+    who = id_keys(contexts.log.user_ids[contexts.user])
+    return draw_lots(
+        np.stack((contexts.time.astype(np.uint64), who, page.astype(np.uint64), np.full(len(page), seed, np.uint64)), 1)
+    )
 
 
 @njit(cache=True)
