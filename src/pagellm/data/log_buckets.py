@@ -36,7 +36,7 @@ _SLOTS = {
 }
 _PAGES: dict[str, pl.DataType] = {
     **dict.fromkeys(("page", "user", "policy"), pl.String()),
-    "time": pl.Int64(),
+    **dict.fromkeys(("time", "settled"), pl.Int64()),
     **{name: pl.List(kind) for name, kind in _SLOTS.items()},
 }
 _HISTORY: dict[str, pl.DataType] = {
@@ -81,6 +81,7 @@ class LogBuckets:
             _texts(pages["policy"]),
             np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64),
             *(slots[name] for name in ("item", "row", "col", "propensity", "viewed", "clicked", "carted", "purchased", "value")),
+            settled=pages["settled"].to_numpy(),
         )
 
     def __iter__(self) -> Iterator[tuple[Interactions, Impressions]]:
@@ -161,7 +162,9 @@ def _add(out: LogBuckets, pages: Pages, feedback: Feedback, users: Ids) -> None:
     lists = slots.group_by("owner", maintain_order=True).agg(pl.all())
     who = ids[shown.user]
     heads = {"page": pl.Series(shown.page_ids.tolist(), dtype=pl.String), "user": pl.Series(who.tolist(), dtype=pl.String)}
-    frame = pl.DataFrame(heads | {"policy": pl.Series(shown.policy.tolist(), dtype=pl.String), "time": shown.time})
+    frame = pl.DataFrame(
+        heads | {"policy": pl.Series(shown.policy.tolist(), dtype=pl.String)} | {"time": shown.time, "settled": shown.settled}
+    )
     out.pages.add(frame.hstack(lists.drop("owner")), buckets_of(id_keys(who), out.count))
     out.n_pages += len(shown)
     out.on_slots += int(shown.engaged.sum())
