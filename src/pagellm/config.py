@@ -130,7 +130,7 @@ class RewardConfig(_Section):
     relevance: float = Field(1.0, ge=0, le=100, description="weight of the family in the page reward")
     ranking: float = Field(1.0, ge=0, le=100, description="weight of the family in the page reward")
     diversity: float = Field(1.0, ge=0, le=100, description="weight of the family in the page reward")
-    redundancy: float = Field(1.0, ge=0, le=100, description="weight of the family in the page reward")
+    redundancy: float = Field(3.0, ge=0, le=100, description="weight of the family in the page reward")
     alpha: float = Field(
         0.5, ge=0, le=1, description="share of the page reward in the multi-grained reward; the rest is the item reward's"
     )
@@ -150,20 +150,20 @@ class PPOConfig(_Section):
         description="what is trained: what a candidate would repeat of the page so far; also the language model's view of that page; or "
         "the language model and the evidence head, too",
     )
-    iterations: int = Field(80, ge=1, le=100_000, description="rounds of writing pages and learning from them")
-    contexts: int = Field(64, ge=1, le=65_536, description="contexts a round")
+    iterations: int = Field(40, ge=1, le=100_000, description="rounds of writing pages and learning from them")
+    contexts: int = Field(48, ge=1, le=65_536, description="contexts a round")
     group: int = Field(8, ge=2, le=256, description="pages a context, which share its prompt")
     candidates: int = Field(
-        200, ge=2, le=5_000, description="the reference policy's favorites that pages are written from while learning"
+        100, ge=2, le=5_000, description="the reference policy's favorites that pages are written from while learning"
     )
     most_contexts: int = Field(6_000, ge=1, description="different contexts at most, drawn from the reward window")
     temperature: float = Field(
-        0.5, gt=0, le=10, description="of the softmax that pages are drawn from while learning; served pages take the likeliest"
+        0.3, gt=0, le=10, description="of the softmax that pages are drawn from while learning; served pages take the likeliest"
     )
     ppo_epochs: int = Field(2, ge=1, le=100, description="passes over the pages of a round")
     minibatch: int = Field(16, ge=1, le=65_536, description="contexts an update, with all of their pages")
-    lr: float = Field(2e-3, gt=0, le=1, description="learning rate of page head, page evidence, row vectors and value head")
-    context_lr: float = Field(1e-5, gt=0, le=1, description="learning rate of the rest, where learn = all")
+    lr: float = Field(3e-3, gt=0, le=1, description="learning rate at the start, of page head, page evidence, row vectors and value head")
+    context_lr: float = Field(1e-5, gt=0, le=1, description="learning rate at the start of the rest, where learn = all")
     clip: float = Field(1.0, gt=0, description="largest norm of an update's gradient")
     gamma: float = Field(1.0, gt=0, le=1, description="discount from slot to slot")
     gae_lambda: float = Field(0.95, ge=0, le=1, description="of generalized advantage estimation")
@@ -172,9 +172,9 @@ class PPOConfig(_Section):
     value_clip: float = Field(0.2, gt=0, description="by how much a value may move in one round")
     vf_coef: float = Field(0.5, ge=0, le=100, description="weight of the value loss")
     ent_coef: float = Field(0.0, ge=0, le=10, description="weight of the entropy")
-    kl_coef: float = Field(0.02, ge=0, le=100, description="price of a nat of distance from the reference policy at the start")
-    kl_target: float = Field(4.0, ge=0, description="nats a page that the price steers to; 0 keeps the price")
-    kl_gain: float = Field(0.5, ge=0, le=10, description="how fast the price follows")
+    kl_coef: float = Field(0.1, ge=0, le=100, description="price of a nat of distance from the reference policy at the start")
+    kl_target: float = Field(3.0, ge=0, description="nats a page that the price steers to; 0 keeps the price")
+    kl_gain: float = Field(0.1, ge=0, le=10, description="how fast the price follows")
     kl_budget: float = Field(20.0, gt=0, description="nats a page at which learning stops")
     caution: float = Field(0.5, ge=0, le=10, description="deviations of the reward ensemble that are taken off the page reward")
     verifiable: float = Field(
@@ -215,6 +215,7 @@ PROFILES: dict[str, dict[str, dict[str, Any]]] = {
     "tiny": {
         "model": {"dims": 64, "heads": 2, "layers": 1, "ffn_dims": 176, "max_history": 30},
         "sft": {"epochs": 3, "head_epochs": 4, "head_contexts": 10_000},
+        "ppo": {"iterations": 25, "contexts": 24, "candidates": 60, "canary_contexts": 400},
         "candidates": {
             "content_dims": 64,
             "popular_1d": 30,

@@ -18,7 +18,9 @@ from pagellm.data.readers import check_log
 from pagellm.evaluation.protocol import Comparison
 from pagellm.evaluation.significance import interval, resampled_means
 from pagellm.models.composer import LanguagePolicy
-from pagellm.models.run import METRICS, Run, load_run, run_layout
+from pagellm.models.policy import PolicyNet
+from pagellm.models.run import METRICS, PPO_FACTS, Run, load_run, run_layout
+from pagellm.models.storage import read_json
 from pagellm.pipeline import evaluate_run, stage_config, train_run
 from pagellm.reporting.preview import page_html
 from pagellm.reporting.report import RunReport, report_html
@@ -76,14 +78,18 @@ def run_demo(folder: Path, seed: int) -> Iterator[Stage]:
     for step in train_run(folder / "shop", folder / "run", config, tell=lambda line: None, until="reward"):
         steps, loss = steps + 1, step.loss
     yield stage("train", f"{steps:,} steps · language model, evidence head, rewards · last loss {loss:.2f}")
+    for _ in train_run(folder / "shop", folder / "run", config, resume=True, tell=lambda line: None, until="ppo"):
+        pass
+    yield stage("ppo", _learning_verdict(folder / "run"))
     run = load_run(folder / "run")
     checked_rewards = check_rewards(folder / "run", seed=seed, tell=lambda line: None)
     yield stage("rewards", _rewards_verdict(checked_rewards))
-    composed = page_of_a_regular(run, seed)
-    (folder / "page.html").write_text(page_html(composed.views[0]), encoding="utf-8")
-    yield stage(
-        "compose", f"{len(composed.pages[0].items)} items in {len(composed.pages[0].rows)} rows for {composed.context.user}"
-    )
+    composed = page_of_a_regular(run, seed, "ppo")
+    before = page_of_a_regular(run, seed, "sft")
+    (folder / "page.html").write_text(page_html(composed.views[0], before.views[0]), encoding="utf-8")
+    kept = len(np.intersect1d(composed.pages[0].items, before.pages[0].items))
+    said = f"{len(composed.pages[0].items)} items in {len(composed.pages[0].rows)} rows for {composed.context.user}"
+    yield stage("compose", f"{said} · {kept} of them also stand on the page before PPO, beside it in page.html")
     comparison = evaluate_run(folder / "run", AGAINST, tell=lambda line: None)
     yield stage("evaluate", _verdict(comparison))
     worth = true_worth(run, world, seed)
@@ -94,12 +100,12 @@ def run_demo(folder: Path, seed: int) -> Iterator[Stage]:
     yield stage("report", f"{folder / 'report.html'}")
 
 
-def page_of_a_regular(run: Run, seed: int) -> Composed:
-    """A page, with its reasons, for a user with a long history."""
+def page_of_a_regular(run: Run, seed: int, policy: str) -> Composed:
+    """A page, with its reasons, for a user with a long history, by the policy of this stage."""
     log = run.split.log
     busy = np.argsort(-np.bincount(log.user, minlength=log.users), kind="stable")[:50]
     user = str(log.user_ids[busy[seed % 50]])
-    return compose_for(run, user=user, seed=seed, explain=True)
+    return compose_for(run, user=user, seed=seed, explain=True, stage=policy)
 
 
 def true_worth(run: Run, world: World, seed: int) -> Worth:
@@ -113,7 +119,8 @@ def true_worth(run: Run, world: World, seed: int) -> Worth:
         "random": LoggedBy.named(world, "uniform").draw(user, some.time, visits),
         "popularity": LoggedBy.named(world, "popularity").draw(user, some.time, visits),
         "logging policy": LoggedBy.named(world, "personal").draw(user, some.time, visits),
-        "pagellm": policy_pages(run, some),
+        "sft": policy_pages(run, some, run.net),
+        "pagellm": policy_pages(run, some, run.policy),
     }
     expected = {name: world.expected(items, user, some.time) for name, items in pages.items()}
     return Worth(
@@ -122,9 +129,9 @@ def true_worth(run: Run, world: World, seed: int) -> Worth:
     )
 
 
-def policy_pages(run: Run, contexts: Contexts) -> I32:
-    """The policy's pages under the shop's layout. Shape [context, slot], NO_ITEM where a slot stays empty."""
-    policy, out = LanguagePolicy(run, run_layout(run, 20), now=int(contexts.time.min(initial=0))), []
+def policy_pages(run: Run, contexts: Contexts, net: PolicyNet) -> I32:
+    """A policy's pages under the shop's layout. Shape [context, slot], NO_ITEM where a slot stays empty."""
+    policy, out = LanguagePolicy(run, run_layout(run, 20), now=int(contexts.time.min(initial=0)), net=net), []
     for place in range(len(contexts)):
         user = str(run.split.log.user_ids[contexts.user[place]])
         context, _ = make_context(run, user, (), None, int(contexts.time[place]))
@@ -158,6 +165,11 @@ def _rewards_verdict(found: RewardCheck) -> str:
     told = {accuracy.kind: accuracy.reward.value for accuracy in found.trained}
     laws = "all laws hold" if not found.broken else f"broken: {', '.join(law.name for law in found.broken)}"
     return f"{sum(found.facts.pairs.values()):,} pairs · swaps of held-out users told apart {told['exchange']:.2f} · {laws}"
+
+
+def _learning_verdict(run: Path) -> str:
+    facts = read_json(run / PPO_FACTS)
+    return f"{facts['health']}: {facts['cause']}"
 
 
 def _verdict(comparison: Comparison) -> str:

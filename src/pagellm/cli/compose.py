@@ -31,6 +31,10 @@ Seed = Annotated[int, typer.Option("--seed", min=0, help="Of drawn pages.")]
 At = Annotated[
     str | None, typer.Option("--at", metavar="TIME", help="When the page is asked for, RFC 3339; else the end of the log.")
 ]
+Policy = Annotated[str | None, typer.Option("--policy", metavar="sft|ppo", help="Stage whose policy writes; left out: the last.")]
+Beside = Annotated[
+    str | None, typer.Option("--beside", metavar="sft|ppo", help="Show the page of this stage's policy beside it (with --html).")
+]
 Explain = Annotated[bool, typer.Option("--explain", help="Show what each choice rests on.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the page as JSON.")]
 Html = Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Write a preview that opens in any browser.")]
@@ -48,6 +52,8 @@ def compose(
     group: Group = 1,
     seed: Seed = 0,
     at: At = None,
+    policy: Policy = None,
+    beside: Beside = None,
     explain: Explain = False,
     as_json: Json = False,
     html: Html = None,
@@ -57,28 +63,37 @@ def compose(
 
     if user is not None and history is not None:
         raise UsageError("Give --user or --history, not both: a user's history is read from the run's log.")
-    from pagellm.composition import compose_for, parse_time
+    from pagellm.composition import Composed, compose_for, parse_time
     from pagellm.layout.spec import Layout
     from pagellm.models.decoding import Writing
     from pagellm.models.run import load_run
 
-    composed = compose_for(
-        load_run(run),
-        user=user,
-        history=[part.strip() for part in (history or "").split(",") if part.strip()],
-        layout=None if layout is None else Layout.load(layout),
-        slots=k,
-        query=query,
-        writing=Writing(temperature, hybrid),
-        group=group,
-        seed=seed,
-        at=None if at is None else parse_time(at),
-        explain=explain,
-    )
+    if beside is not None and html is None:
+        raise UsageError("Two pages are shown beside each other in the preview. Add --html FILE.")
+    opened = load_run(run)
+
+    def written(stage: str | None) -> Composed:
+        return compose_for(
+            opened,
+            user=user,
+            history=[part.strip() for part in (history or "").split(",") if part.strip()],
+            layout=None if layout is None else Layout.load(layout),
+            slots=k,
+            query=query,
+            writing=Writing(temperature, hybrid),
+            group=group,
+            seed=seed,
+            at=None if at is None else parse_time(at),
+            explain=explain,
+            stage=stage,
+        )
+
+    composed = written(policy)
     if html is not None:
         from pagellm.reporting.preview import page_html
 
-        html.write_text(page_html(composed.views[0]), encoding="utf-8")
+        other = None if beside is None else written(beside).views[0]
+        html.write_text(page_html(composed.views[0], other), encoding="utf-8")
     if as_json:
         pages = composed.as_json()
         typer.echo(json.dumps(pages[0] if group == 1 else pages, indent=2, ensure_ascii=True))

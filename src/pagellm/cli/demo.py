@@ -29,7 +29,7 @@ def demo(run: RunFolder = None, seed: Seed = 7) -> None:
     begun = time.monotonic()
     typer.echo(f"pagellm demo · seed {seed} · folder {run} · no network needed · about two minutes on two cores")
     for number, stage in enumerate(run_demo(run, seed), 1):
-        typer.echo(f" {number}/8 {stage.name:<11} {stage.said}   {stage.took_s:.0f} s")
+        typer.echo(f" {number}/9 {stage.name:<11} {stage.said}   {stage.took_s:.0f} s")
     typer.echo(f"Done in {time.monotonic() - begun:.0f} s. A simulated shop and a tiny model: this shows the machinery.")
     typer.echo(f"Page: {run / 'page.html'}   Report: {run / 'report.html'}   Run: {run / 'run'}")
     typer.echo(f"Next: pagellm compose {run / 'run'} --user u000001 --explain    or your own data: pagellm data check DATA")

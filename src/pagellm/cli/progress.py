@@ -9,32 +9,40 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from pagellm.training.ppo import Stats
     from pagellm.training.sft import Step
 
-TITLES = {"lm": "language model", "head": "evidence head", "refresh": "language model, up to date"}
+TITLES = {
+    "lm": "language model",
+    "head": "evidence head",
+    "refresh": "language model, up to date",
+    "reward": "page and item reward",
+    "ppo": "pages (PPO)",
+}
 
 
-def show(steps: Iterable[Step]) -> int:
+def show(steps: Iterable[Step | Stats]) -> int:
     """Consumes the steps while showing them on standard error; returns how many there were."""
     return _bars(steps) if sys.stderr.isatty() else _lines(steps)
 
 
-def _bars(steps: Iterable[Step]) -> int:
+def _bars(steps: Iterable[Step | Stats]) -> int:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[loss]}"))
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[figures]}"))
     count, tasks = 0, {}
     with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=Console(stderr=True)) as progress:
         for step in steps:
             count += 1
             if step.stage not in tasks:
-                tasks[step.stage] = progress.add_task(TITLES.get(step.stage, step.stage), total=step.steps, loss="")
-            progress.update(tasks[step.stage], completed=step.step, loss=f"loss {step.loss:.3f}")
+                tasks[step.stage] = progress.add_task(TITLES.get(step.stage, step.stage), total=step.steps, figures="")
+            said = " ".join(f"{name} {value:.3f}" for name, value in step.figures.items())
+            progress.update(tasks[step.stage], completed=step.step, figures=said)
     return count
 
 
-def _lines(steps: Iterable[Step]) -> int:
+def _lines(steps: Iterable[Step | Stats]) -> int:
     count, said, begun, stage = 0, 0.0, 0.0, ""
     for step in steps:
         count += 1
@@ -48,7 +56,7 @@ def _lines(steps: Iterable[Step]) -> int:
                 "stage": step.stage,
                 "step": step.step,
                 "steps": step.steps,
-                "loss": round(step.loss, 4),
+                **{name: round(value, 4) for name, value in step.figures.items()},
                 "eta_s": round(eta, 1),
             }
             print(json.dumps(line), file=sys.stderr, flush=True)

@@ -11,7 +11,11 @@ Data = Annotated[Path, typer.Argument(metavar="DATA", help="Folder with items an
 RunFolder = Annotated[Path, typer.Option("--run", metavar="RUN", help="Folder to write the run into.")]
 Profile = Annotated[str, typer.Option("--profile", help="tiny (seconds, for a look), small (a laptop) or base (a GPU).")]
 Until = Annotated[
-    str, typer.Option("--until", help="Last stage: sft (the policy) or reward (page and item reward from preference pairs).")
+    str,
+    typer.Option(
+        "--until",
+        help="Last stage: sft (the policy), reward (page and item reward from preference pairs) or ppo (pages learned from both).",
+    ),
 ]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Of all randomness: the same seed and threads give the same weights.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run in the same folder.")]
@@ -31,7 +35,8 @@ def train(
     settings: Settings = None,
     show_config: Show = False,
 ) -> None:
-    """Train a policy from a shop's logs: language model, then evidence head; ends with a run folder to compose pages from."""
+    """Train a policy from a shop's logs: language model, evidence head, with --until also rewards and reinforcement learning on pages; ends
+    with a run folder to compose pages from."""
     from pagellm.errors import UsageError
     from pagellm.pipeline import STAGES, stage_config, train_run
 

@@ -6,6 +6,9 @@ from pagellm.reporting.render import render
 from pagellm.reporting.view import PageView
 
 
-def page_html(view: PageView) -> str:
-    """The preview document: no script, no external request (its own policy forbids both), all text escaped."""
-    return render("preview.html", view=view)
+def page_html(view: PageView, beside: PageView | None = None) -> str:
+    """The preview document: no script, no external request (its own policy forbids both), all text escaped.
+
+    `beside` is another page for the same context, shown on the left of it: how pages were before something was learned.
+    """
+    return render("preview.html", view=view, pages=[view] if beside is None else [beside, view])

@@ -1,4 +1,7 @@
-"""The layout of the demo shop's home page. Takes a spec, gives the text of a layout file; knows no rule's meaning."""
+"""The layout of the demo shop's home page. Takes a spec, gives the text of a layout file; knows no rule's meaning.
+
+No rule forbids near-duplicates on a page, though people click on them less: that is left for the rewards to learn.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,6 @@ max_per = [
   { field = "brand", limit = 2, window = "row" },
   { field = "categories[1]", limit = 8, window = "page" },
 ]
-dedup = [{ unit = "group_id", scope = "page" }]
 """
 
 

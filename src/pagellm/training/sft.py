@@ -34,6 +34,11 @@ class Step:
     lr: float
     grad_norm: float | None  # before clipping; None where nothing is clipped
 
+    @property
+    def figures(self) -> dict[str, float]:
+        """What people watch."""
+        return {"loss": self.loss}
+
 
 @dataclass
 class FitState:
