@@ -162,7 +162,9 @@ class PPOConfig(_Section):
     )
     ppo_epochs: int = Field(2, ge=1, le=100, description="passes over the pages of a round")
     minibatch: int = Field(16, ge=1, le=65_536, description="contexts an update, with all of their pages")
-    lr: float = Field(3e-3, gt=0, le=1, description="learning rate at the start, of page head, page evidence, row vectors and value head")
+    lr: float = Field(
+        3e-3, gt=0, le=1, description="learning rate at the start, of page head, page evidence, row vectors and value head"
+    )
     context_lr: float = Field(1e-5, gt=0, le=1, description="learning rate at the start of the rest, where learn = all")
     clip: float = Field(1.0, gt=0, description="largest norm of an update's gradient")
     gamma: float = Field(1.0, gt=0, le=1, description="discount from slot to slot")
@@ -172,7 +174,7 @@ class PPOConfig(_Section):
     value_clip: float = Field(0.2, gt=0, description="by how much a value may move in one round")
     vf_coef: float = Field(0.5, ge=0, le=100, description="weight of the value loss")
     ent_coef: float = Field(0.0, ge=0, le=10, description="weight of the entropy")
-    kl_coef: float = Field(0.1, ge=0, le=100, description="price of a nat of distance from the reference policy at the start")
+    kl_coef: float = Field(0.05, ge=0, le=100, description="price of a nat of distance from the reference policy at the start")
     kl_target: float = Field(3.0, ge=0, description="nats a page that the price steers to; 0 keeps the price")
     kl_gain: float = Field(0.1, ge=0, le=10, description="how fast the price follows")
     kl_budget: float = Field(20.0, gt=0, description="nats a page at which learning stops")
@@ -215,7 +217,7 @@ PROFILES: dict[str, dict[str, dict[str, Any]]] = {
     "tiny": {
         "model": {"dims": 64, "heads": 2, "layers": 1, "ffn_dims": 176, "max_history": 30},
         "sft": {"epochs": 3, "head_epochs": 4, "head_contexts": 10_000},
-        "ppo": {"iterations": 25, "contexts": 24, "candidates": 60, "canary_contexts": 400},
+        "ppo": {"iterations": 25, "contexts": 24, "candidates": 60, "canary_contexts": 400, "kl_coef": 0.03, "lr": 5e-3},
         "candidates": {
             "content_dims": 64,
             "popular_1d": 30,
