@@ -85,7 +85,7 @@ def train_run(
         save_inputs,
         save_policy,
     )
-    from pagellm.models.storage import MANIFEST
+    from pagellm.models.storage import MANIFEST, write_json
     from pagellm.training.ppo_checkpoint import CHECKPOINT
     from pagellm.training.run_ppo import learn_pages
     from pagellm.training.run_rewards import check_feedback, drop_rewards, learn_rewards
@@ -112,6 +112,8 @@ def train_run(
     set_threads(config)
     if done:  # it goes on, so until its end it is none that can be loaded
         (folder / MANIFEST).unlink()
+    if begun:
+        write_json(folder / "config.json", config.model_dump(mode="json"))  # what is to come may have other settings
     if not (folder / POLICY).exists():
         split = make_run_split(log.interactions, len(log.catalog), config)
         schedule = make_schedule(split, config)
@@ -152,8 +154,13 @@ def finished(folder: Path) -> bool:
 
 
 def check_same(folder: Path, config: RunConfig, facts: dict[str, object]) -> None:
-    """Raises RunError where an unfinished run was made from other data or with another configuration."""
+    """Raises RunError where a run that is to go on was made from other data or with another configuration.
+
+    Settings of stages that have not begun may differ.
+    """
+    from pagellm.models.run import PAIRS, PPO
     from pagellm.models.storage import read_json
+    from pagellm.training.ppo_checkpoint import CHECKPOINT
 
     saved, old = read_json(folder / "data.json"), RunConfig.model_validate(read_json(folder / "config.json"))
     if saved["fingerprint"] != facts["fingerprint"]:
@@ -162,7 +169,9 @@ def check_same(folder: Path, config: RunConfig, facts: dict[str, object]) -> Non
             f"{str(facts['fingerprint'])[:12]}…. Resume with the data it was begun on, or start a new run in another folder."
         )
     ours, theirs = config.model_dump(), old.model_dump()
-    differing = [k for k in ours if ours[k] != theirs[k]]
+    to_come = set() if (folder / PPO).exists() or (folder / CHECKPOINT).exists() else {"ppo"}
+    to_come |= set() if (folder / PAIRS).exists() else {"reward", "pairs"}
+    differing = [k for k in ours if ours[k] != theirs[k] and k not in to_come]
     if differing:
         raise RunError(
             f"The run {folder} was begun with other settings in: {', '.join(differing)}. Resume with the same --profile, --seed and "

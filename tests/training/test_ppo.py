@@ -295,5 +295,23 @@ def test_a_finished_run_has_nothing_to_do_and_a_run_with_rewards_goes_on(
     assert (run / "ppo.safetensors").read_bytes() == (run_with_ppo / "ppo.safetensors").read_bytes()
 
 
+def test_what_is_to_come_may_have_other_settings(tiny_shop: Path, run_with_ppo: Path, tmp_path: Path) -> None:
+    from pagellm.errors import RunError
+    from pagellm.models.run import load_run
+
+    run = tmp_path / "run"
+    shutil.copytree(run_with_ppo, run)
+    (run / "manifest.json").unlink()
+    with pytest.raises(RunError, match="other settings in: ppo"):
+        trained(tiny_shop, run, "sft.checkpoint_s=0", "ppo.lr=1e-4", resume=True)
+    for name in ("ppo.safetensors", "ppo.json"):
+        (run / name).unlink()
+    trained(tiny_shop, run, "sft.checkpoint_s=0", "ppo.lr=1e-4", resume=True)
+    assert load_run(run).config.ppo.lr == 1e-4
+    (run / "manifest.json").unlink()
+    with pytest.raises(RunError, match="other settings in: reward"):
+        trained(tiny_shop, run, "sft.checkpoint_s=0", "ppo.lr=1e-4", "reward.lr=1e-4", resume=True)
+
+
 def test_settings_are_bounded() -> None:
     assert resolve("tiny", ["ppo.algorithm=grpo"]).ppo.algorithm == "grpo"

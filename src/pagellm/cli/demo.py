@@ -27,7 +27,7 @@ def demo(run: RunFolder = None, seed: Seed = 7) -> None:
     from pagellm.demo import run_demo
 
     begun = time.monotonic()
-    typer.echo(f"pagellm demo · seed {seed} · folder {run} · no network needed · about two minutes on two cores")
+    typer.echo(f"pagellm demo · seed {seed} · folder {run} · no network needed · about three minutes on two cores")
     for number, stage in enumerate(run_demo(run, seed), 1):
         typer.echo(f" {number}/9 {stage.name:<11} {stage.said}   {stage.took_s:.0f} s")
     typer.echo(f"Done in {time.monotonic() - begun:.0f} s. A simulated shop and a tiny model: this shows the machinery.")

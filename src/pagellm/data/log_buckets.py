@@ -81,7 +81,7 @@ class LogBuckets:
             _texts(pages["policy"]),
             np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64),
             *(slots[name] for name in ("item", "row", "col", "propensity", "viewed", "clicked", "carted", "purchased", "value")),
-            settled=pages["settled"].to_numpy(),
+            pages["settled"].to_numpy(),
         )
 
     def __iter__(self) -> Iterator[tuple[Interactions, Impressions]]:

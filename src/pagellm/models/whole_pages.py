@@ -39,12 +39,15 @@ class WrittenPages:
             RowChoice(s.slot, *(a[contexts] for a in (s.waiting, s.fits, s.allowed, s.choice, s.logprob))) for s in self.starts
         )
         width = int(self.lengths[contexts].max())
-        arrays = (self.pool, self.evidence, self.choice, self.layout_row, self.allowed)
         return WrittenPages(
             self.prompts[contexts, :width],
             self.codes[contexts, :width],
             self.lengths[contexts],
-            *(a[contexts] for a in arrays),
+            self.pool[contexts],
+            self.evidence[contexts],
+            self.choice[contexts],
+            self.layout_row[contexts],
+            self.allowed[contexts],
             None if self.bias is None else self.bias[contexts],
             starts,
         )
@@ -77,7 +80,7 @@ def page_hidden(
     index = chosen.clamp_min(0).flatten(1)[..., None].expand(-1, -1, vectors.shape[-1])
     before = vectors.gather(1, index).view(*chosen.shape, -1) * (chosen >= 0)[..., None]
     tokens = before + net.rows(pages.layout_row.clamp(0, ROWS - 1))
-    return net.backbone.read_pages(net.embed(pages.prompts, pages.codes), pages.lengths, tokens)  # type: ignore[operator, no-any-return]
+    return net.backbone.read_pages(net.embed(pages.prompts, pages.codes), pages.lengths, tokens)  # type: ignore[operator]
 
 
 def page_logits(net: PolicyNet, pages: WrittenPages) -> PageLogits:

@@ -101,7 +101,8 @@ class Learner:
         torch.manual_seed(seed)
         value = ValueHead(net.dims)
         reference = copy.deepcopy(reference).eval().requires_grad_(False)
-        page, context = [], []
+        page: list[nn.Parameter] = []
+        context: list[nn.Parameter] = []
         for name, parameter in net.named_parameters():
             parameter.requires_grad_(parameter.requires_grad and name.startswith(_PARTS[config.learn]))
             if parameter.requires_grad:

@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -26,6 +27,9 @@ from pagellm.models.storage import read_tensors, write_tensors
 from pagellm.training.checkpoint import Mark, load_fit, read_mark, save_fit
 from pagellm.training.sft import Step, fit_head, fit_language_model, head_examples, language_model_state
 from pagellm.types import Bool, Contexts
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 CHECKPOINT = "checkpoint.safetensors"
 STAGES = ("lm", "head", "refresh")
@@ -137,6 +141,6 @@ def _cut(path: Path, length: int) -> None:
         os.truncate(path, length)
 
 
-def metrics_line(step: Step) -> bytes:
-    """A step as a line of the metrics file."""
+def metrics_line(step: DataclassInstance) -> bytes:
+    """A step, or the record of an iteration, as a line of the metrics file."""
     return (json.dumps(asdict(step)) + "\n").encode()
