@@ -69,13 +69,16 @@ def test_train_shows_its_configuration_without_training(tmp_path: Path, capsys: 
     [
         (["train", "SHOP", "--run", "NEW", "--set", "sft.epoch=3"], 2, "Did you mean sft.epochs?"),
         (["train", "SHOP", "--run", "NEW", "--profile", "huge"], 2, "one of tiny, small, base"),
-        (["train", "SHOP", "--run", "NEW", "--until", "ppo"], 2, "--until must be one of sft"),
+        (["train", "SHOP", "--run", "NEW", "--until", "dpo"], 2, "--until must be one of sft, reward, ppo"),
         (["train", "SHOP", "--run", "FULL"], 2, "is not empty"),
         (["train", "MISSING", "--run", "NEW"], 3, "MISSING"),
         (["compose", "RUN", "--user", "u1", "--history", "i1"], 2, "not both"),
         (["compose", "RUN", "--history", "i1,i999"], 3, "Item 'i999' is not in the catalog"),
         (["compose", "RUN", "--at", "tomorrow"], 2, "RFC 3339"),
         (["compose", "RUN", "--layout", "MISSING"], 2, "MISSING"),
+        (["compose", "RUN", "--policy", "dpo"], 2, "The policy must be sft or ppo. Got 'dpo'."),
+        (["compose", "RUN", "--policy", "ppo"], 1, "has no policy of the stage ppo"),
+        (["compose", "RUN", "--beside", "sft"], 2, "Add --html FILE"),
         (["compose", "MISSING"], 1, "There is no run folder"),
         (["compose", "SHOP"], 1, "is not finished"),
         (["compose", "RUN", "--html", "MISSING/page.html"], 1, "No such file or directory"),
@@ -202,7 +205,7 @@ def test_demo_plays_every_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     monkeypatch.chdir(tmp_path)
     assert run(["demo", "--seed", "3"]) == 0
     out = capsys.readouterr().out
-    for stage in ("shop", "data check", "train", "compose", "evaluate", "true value", "report"):
+    for stage in ("shop", "data check", "train", "ppo", "rewards", "compose", "evaluate", "true value", "report"):
         assert f"{stage} " in out
     folder = tmp_path / "runs" / "demo"
     assert {"shop", "run", "page.html", "report.html", "report.json"} <= {path.name for path in folder.iterdir()}

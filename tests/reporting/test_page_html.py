@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import pytest
 from html_reader import Reader
@@ -21,6 +22,19 @@ def test_it_forbids_everything_but_its_own_style():
     read = Reader(page_html(view_of()))
     policy = next(v for k, v in read.attributes if k == "content" and "default-src" in v)
     assert policy == "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
+
+
+def test_two_pages_stand_beside_each_other_and_what_differs_is_marked():
+    before = replace(view_of(), facts=(("policy", "sft"),))
+    first, *rest = before.rows
+    other = replace(first.cards[0], item_id="another", title="Another")
+    after = replace(before, facts=(("policy", "ppo"),), rows=(replace(first, cards=(other, *first.cards[1:])), *rest))
+    html = page_html(after, before)
+    assert Reader(html).open == []
+    assert html.index(">Before") < html.index(">sft<") < html.index(">After") < html.index(">ppo<")
+    assert html.count('class="card marked"') == 2  # the item that went and the one that came
+    assert "card marked" not in page_html(before, before)
+    assert "Before" not in page_html(after)
 
 
 def test_nothing_points_outside():

@@ -80,8 +80,8 @@ class LogBuckets:
             pages["time"].to_numpy(),
             _texts(pages["policy"]),
             np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64),
-            *(slots[name] for name in ("item", "row", "col", "propensity", "viewed", "clicked", "carted", "purchased", "value")),
-            pages["settled"].to_numpy(),
+            **{name: slots[name] for name in _SLOTS},
+            settled=pages["settled"].to_numpy(),
         )
 
     def __iter__(self) -> Iterator[tuple[Interactions, Impressions]]:
