@@ -145,6 +145,20 @@ def test_updates_that_are_not_finite_are_skipped_and_then_end_it(run: Run) -> No
     assert all(torch.equal(value, weights[name]) for name, value in learner.net.state_dict().items())
 
 
+def test_a_reference_over_other_items_is_refused(run: Run) -> None:
+    other = fresh_run(small_catalog(44), small_log())
+    with pytest.raises(TrainingError, match="pages of 40 items and its reference of 44"):
+        Learner.start(copy.deepcopy(run.net), other.net, FAST, 0)
+
+
+def test_pages_that_leave_nothing_to_choose_end_it_in_words(run: Run) -> None:
+    config = FAST.model_copy(update={"candidates": 2})
+    learner, _, desk, asked = stage(run, config)
+    lone = Asked(asked.contexts, np.where(np.arange(asked.pool.shape[1]) == 0, asked.pool, NO_ITEM), asked.evidence)
+    with pytest.raises(TrainingError, match=r"iteration 1 there was a slot with two candidates .*raise ppo\.candidates"):
+        next(ppo(learner, lambda iteration: lone.take(np.arange(16)), one_theme, config, desk, 0))
+
+
 def test_one_bad_iteration_does_no_harm(run: Run) -> None:
     config = FAST.model_copy(update={"iterations": 3, "ppo_epochs": 1})
     learner, contexts_of, desk, _ = stage(run, config)

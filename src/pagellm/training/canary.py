@@ -50,7 +50,7 @@ class Canary:
         """One look. The first must be at the reference policy."""
         pages = likeliest_pages(net, self.asked, self.desk)
         hits = float(look_ndcg(pages, self.look).sum(1).mean())
-        self.unit = self.unit or max(hits, 1e-9)
+        self.unit = self.unit or hits or 1.0  # a reference without any hit is no unit
         doubles = float(duplicate_share(pages, self.likeness).mean())
         distinct = len(np.unique(pages.items, axis=0)) / len(pages)
         return Sighting(step, kl, reward, hits, doubles, distinct, hits / self.unit - self.duplicate_cost * doubles)

@@ -97,7 +97,15 @@ class Learner:
 
     @classmethod
     def start(cls, net: PolicyNet, reference: PolicyNet, config: PPOConfig, seed: int) -> Learner:
-        """A fresh learner: what `config.learn` names is trained, all else is frozen."""
+        """A fresh learner: what `config.learn` names is trained, all else is frozen.
+
+        Raises TrainingError for a reference over other items.
+        """
+        items, others = (len(n.bias) for n in (net, reference))
+        if items != others:
+            raise TrainingError(
+                f"The policy writes pages of {items:,} items and its reference of {others:,}. Take both from runs on one catalog."
+            )
         torch.manual_seed(seed)
         value = ValueHead(net.dims)
         reference = copy.deepcopy(reference).eval().requires_grad_(False)
@@ -132,6 +140,11 @@ def ppo(
         rollout = write_rollout(learner.net, learner.reference, asked, desk, config.group, config.temperature, rng)
         rewards = slot_rewards(reward, rollout.batch).view(rollout.logprobs.shape)
         told = advantages_of(learner, rollout, rewards, config)
+        if not bool(told.real.any()):
+            raise TrainingError(
+                f"In none of the {len(rollout.batch):,} pages of iteration {learner.step + 1} there was a slot with two candidates to "
+                "choose from. Look at `pagellm layout check`, or raise ppo.candidates."
+            )
         set_rates(learner, config)
         update = Update()
         for some in minibatches(len(asked), config, rng):
