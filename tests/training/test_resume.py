@@ -31,6 +31,21 @@ SETTINGS = [
 ]
 
 
+PAGES = [
+    "--until",
+    "ppo",
+    *(
+        part
+        for setting in (
+            *("split.reward_at=0.6", "split.valid_at=0.75", "split.held_out=0.5", "pairs.slots=4", "reward.min_steps=20"),
+            *("ppo.iterations=20", "ppo.contexts=8", "ppo.group=4", "ppo.candidates=20", "ppo.canary_every=4", "ppo.patience=9"),
+        )
+        for part in ("--set", setting)
+    ),
+]
+"""What leads on to rewards and pages."""
+
+
 @pytest.fixture(scope="module")
 def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data folder of the small shop."""
@@ -57,12 +72,17 @@ def command(shop: Path, run: Path, *more: str) -> list[str]:
 def digests(run: Path) -> dict[str, str]:
     """SHA-256 of what must not depend on interruptions."""
     names = ("policy.safetensors", "metrics.jsonl", "config.json", "card.json", "content.safetensors")
-    return {name: hashlib.sha256((run / name).read_bytes()).hexdigest() for name in names}
+    later = [
+        name
+        for name in ("pairs.parquet", "reward.safetensors", "reward.json", "ppo.safetensors", "ppo.json")
+        if (run / name).exists()
+    ]
+    return {name: hashlib.sha256((run / name).read_bytes()).hexdigest() for name in (*names, *later)}
 
 
-def train_alone(shop: Path, run: Path) -> dict[str, str]:
+def train_alone(shop: Path, run: Path, *more: str) -> dict[str, str]:
     """An unbroken training in a process of its own."""
-    subprocess.run(command(shop, run), check=True, capture_output=True)
+    subprocess.run(command(shop, run, *more), check=True, capture_output=True)
     return digests(run)
 
 
@@ -88,21 +108,47 @@ def unbroken(shop: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict
     return found, (run / "metrics.jsonl").read_bytes().count(b"\n")
 
 
-def check_kills(shop: Path, folder: Path, unbroken: tuple[dict[str, str], int], kills: int, seed: int) -> None:
+def check_kills(
+    shop: Path, folder: Path, unbroken: tuple[dict[str, str], int], kills: int, seed: int, *until: str, first: int = 1
+) -> None:
+    """Kills a training that often, at lines of its metrics from `first` on, and lets it end."""
     expected, steps = unbroken
     rng = np.random.default_rng(seed)
     run = folder / "killed"
     survived = 0
-    for place in np.sort(rng.integers(1, steps, kills)):
+    for place in np.sort(rng.integers(first, steps, kills)):
         more = ["--resume"] if run.exists() else []
-        survived += not killed_after(shop, run, int(place), *more)
-    subprocess.run(command(shop, run, "--resume"), check=True, capture_output=True)
+        survived += not killed_after(shop, run, int(place), *until, *more)
+    subprocess.run(command(shop, run, "--resume", *until), check=True, capture_output=True)
     assert survived <= kills // 2, "most kills must have hit a running training"
     assert digests(run) == expected
 
 
 def test_three_kills_change_no_bit(shop: Path, tmp_path: Path, unbroken: tuple[dict[str, str], int]) -> None:
     check_kills(shop, tmp_path, unbroken, 3, seed=1)
+
+
+@pytest.fixture(scope="module")
+def unbroken_pages(shop: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, str], int]:
+    """The same of a run that goes on to rewards and pages."""
+    run = tmp_path_factory.mktemp("runs") / "unbroken"
+    found = train_alone(shop, run, *PAGES)
+    return found, (run / "metrics.jsonl").read_bytes().count(b"\n")
+
+
+def test_five_kills_in_rewards_and_pages_change_no_bit(
+    shop: Path, tmp_path: Path, unbroken_pages: tuple[dict[str, str], int]
+) -> None:
+    assert "ppo.safetensors" in unbroken_pages[0]
+    check_kills(shop, tmp_path, unbroken_pages, 5, 2, *PAGES, first=unbroken_pages[1] - 40)  # 20 steps of rewards, 20 of pages
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(10))
+def test_fifty_kills_anywhere_change_no_bit(
+    shop: Path, tmp_path: Path, unbroken_pages: tuple[dict[str, str], int], seed: int
+) -> None:
+    check_kills(shop, tmp_path, unbroken_pages, 5, 200 + seed, *PAGES)
 
 
 @pytest.mark.slow
