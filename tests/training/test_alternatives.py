@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from models.small_shop import small_catalog, small_log
-from pagellm.config import PPOConfig
+from pagellm.config import PairConfig, PPOConfig
 from pagellm.data.preferences.pairs import Family, Operator, Pairs
 from pagellm.errors import TrainingError
 from pagellm.layout.masks import PageMasks
@@ -19,6 +19,7 @@ from pagellm.models.run import Run
 from pagellm.training.alternatives import best_of_n, best_of_n_kl, kept_of, rejection_sampling
 from pagellm.training.dpo import Duels, dpo, duel_logprobs, duels_of, united
 from pagellm.training.losses import dpo_loss
+from pagellm.training.pair_sources import PairSource, known_since, mine_source, policy_candidates
 from pagellm.training.ppo import Learner, NotFiniteError, slot_rewards
 from pagellm.training.rollouts import likeliest_pages, write, write_rollout
 from pagellm.types import F32, NO_ITEM, Contexts, Event, PageBatch, PageReward
@@ -219,7 +220,7 @@ def test_pages_that_repeat_an_item_are_left_out_and_counted(run: Run) -> None:
     chosen = np.array([[1, 2, 3], [1, 2, 3], [5, 5, 3], [1, 2, NO_ITEM]])
     rejected = np.array([[4, 2, 3], [1, 2, 2], [1, 2, 3], [39, 2, NO_ITEM]])
     duels = duels_of(run, pairs_of(contexts, chosen, rejected), KNOWN, desk, DPO, 0)
-    assert (len(duels), duels.repeated) == (2, 2)
+    assert (len(duels), duels.left_out) == (2, 2)
     items = duels.pages.pool[:, None].expand(-1, 2, -1).gather(2, duels.pages.choice.clamp_min(0))
     items = torch.where(duels.pages.choice >= 0, items, NO_ITEM)
     assert items.tolist() == [[[1, 2, 3], [4, 2, 3]], [[1, 2, NO_ITEM], [39, 2, NO_ITEM]]]
@@ -228,9 +229,28 @@ def test_pages_that_repeat_an_item_are_left_out_and_counted(run: Run) -> None:
     assert bool((ours < 0).all())
     assert bool(ours.isfinite().all())
     with pytest.raises(
-        TrainingError, match=r"None of 2 pairs can be learned from by DPO: 2 have a page that holds an item twice"
+        TrainingError,
+        match=r"None of 2 pairs can be learned from by DPO: the policy never writes a page that holds an item twice",
     ):
         duels_of(run, pairs_of(contexts.take(np.arange(2)), chosen[[2, 2]], rejected[[1, 1]]), KNOWN, desk, DPO, 0)
+
+
+def test_mined_pairs_are_pages_that_the_policy_may_write(run: Run) -> None:
+    _, _, desk, _ = stage(run, DPO)
+    since = known_since(run.split.log, None, run.catalog)
+    source = PairSource(run.split.log, None, policy_candidates(run, since), int(1.508e9), int(1.52e9), since)
+    pairs = mine_source(source, run.likeness, PairConfig(slots=SLOTS), 0, repeats=False)[0]
+    never = np.isin(pairs.operator, (Operator.REPEAT, Operator.CONSUMED))
+    assert never.any()
+    assert len(np.unique(pairs.family[~never])) >= 4
+    duels = duels_of(run, pairs, since, desk, DPO, 0)
+    assert (len(duels), duels.left_out) == (int((~never).sum()), int(never.sum()))
+    items = duels.pages.pool[:, None].expand(-1, 2, -1).gather(2, duels.pages.choice.clamp_min(0)).numpy()
+    both = np.stack([pairs.chosen, pairs.rejected], 1)[~never]
+    assert np.array_equal(np.where(both != NO_ITEM, items, NO_ITEM), both)
+    ours, theirs = duel_logprobs(stage(run, DPO)[0].net, run.net, duels, DPO.temperature)
+    assert bool(ours.isfinite().all())
+    assert torch.allclose(ours, theirs, atol=1e-4)  # nothing is learned yet
 
 
 def test_pairs_are_capped_and_weigh_the_same_in_each_family(run: Run) -> None:

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pagellm.config import PPOConfig
-from pagellm.data.preferences.pairs import Pairs
+from pagellm.data.preferences.pairs import Operator, Pairs
 from pagellm.errors import TrainingError
 from pagellm.models.choices import EMPTY
 from pagellm.models.codec import encode
@@ -37,28 +37,31 @@ class Duels:
 
     pages: WrittenPages
     weight: Float[Tensor, " pair"]  # mean 1 within each family
-    repeated: int  # pairs left out, since one of their pages holds an item twice
+    left_out: int  # pairs with a page that the policy never writes
 
     def __len__(self) -> int:
         return len(self.weight)
 
     def take(self, places: Tensor) -> Duels:
         """The duels at these places."""
-        return Duels(self.pages.take(places), self.weight[places], self.repeated)
+        return Duels(self.pages.take(places), self.weight[places], self.left_out)
 
 
 def duels_of(run: Run, pairs: Pairs, since: I64, desk: Desk, config: PPOConfig, seed: int) -> Duels:
     """Pairs as pages written from the reference's favorites and from what stands on either page, without any rule but that none repeats.
 
-    At most `most_contexts` of them, drawn with the seed. A page that holds an item twice has probability 0 under every policy, so its
-    pair says nothing. Rows on the page are taken for layout rows. Raises TrainingError where no pair is left.
+    At most `most_contexts` of them, drawn with the seed. A page with an item that stands twice has probability 0 under every policy, one
+    with an item that the user already took has so unless `split.repeats`: their pairs say nothing and are left out. Rows on the page are
+    taken for layout rows. Raises TrainingError where no pair is left.
     """
-    repeated = repeats(pairs.chosen) | repeats(pairs.rejected)
-    usable = np.flatnonzero(~repeated)
+    never = repeats(pairs.chosen) | repeats(pairs.rejected)
+    if not run.config.split.repeats:
+        never |= pairs.operator == Operator.CONSUMED
+    usable = np.flatnonzero(~never)
     if not len(usable):
         raise TrainingError(
-            f"None of {len(pairs):,} pairs can be learned from by DPO: {int(repeated.sum()):,} have a page that holds an item twice, which "
-            "no policy writes. Mine more pairs: pairs.*."
+            f"None of {len(pairs):,} pairs can be learned from by DPO: the policy never writes a page that holds an item twice or, without "
+            "split.repeats, one that the user already took. Mine pairs of other families."
         )
     order = np.random.default_rng((seed, 13)).permutation(len(usable))
     pairs = pairs.take(usable[np.sort(order[: config.most_contexts])])
@@ -66,7 +69,7 @@ def duels_of(run: Run, pairs: Pairs, since: I64, desk: Desk, config: PPOConfig, 
     asked = ask(run, contexts, since, desk.rules, config.candidates)
     pool = united(asked.pool[place], pairs.chosen, pairs.rejected)
     pages = written(run, contexts.take(place), pool, np.stack([pairs.chosen, pairs.rejected], 1), pairs.row, desk)
-    return Duels(pages, torch.from_numpy(family_weights(pairs)), int(repeated.sum()))
+    return Duels(pages, torch.from_numpy(family_weights(pairs)), int(never.sum()))
 
 
 def repeats(items: I32) -> Bool:
