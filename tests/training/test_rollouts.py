@@ -121,6 +121,18 @@ def test_a_part_of_the_pages_is_read_as_in_the_whole(run: Run) -> None:
     assert torch.allclose(got, c.rollout.logprobs[some], atol=2e-5)
 
 
+@pytest.mark.parametrize("layout", [RULED, CHOSEN_ROWS], ids=["ruled", "rows"])
+def test_one_page_of_each_group_is_read_as_in_the_whole(run: Run, layout: Layout) -> None:
+    c = case(run, layout, 1.0)
+    contexts, group = c.rollout.groups
+    page = torch.arange(contexts) % group
+    picked = c.rollout.pages.pick(page)
+    with torch.no_grad():
+        logits = page_logits(c.net, picked)
+        got = logprobs_of(distributions(logits, picked, 1.0), logits, picked, 1.0)
+    assert torch.allclose(got[:, 0], c.rollout.logprobs[torch.arange(contexts), page], atol=2e-5)
+
+
 def test_gradients_reach_every_part(run: Run) -> None:
     c = case(run, Layout.single_row(6), 1.0)
     logits = page_logits(c.net, c.rollout.pages)

@@ -6,7 +6,7 @@ masks are those under which the pages were written, so both give the same number
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -51,6 +51,19 @@ class WrittenPages:
             None if self.bias is None else self.bias[contexts],
             starts,
         )
+
+    def pick(self, page: Int[Tensor, " context"]) -> WrittenPages:
+        """One page of each context, as groups of one."""
+
+        def of(a: Tensor) -> Tensor:
+            return a[torch.arange(len(page)), page][:, None]
+
+        starts = tuple(
+            RowChoice(s.slot, *(of(a) for a in (s.waiting, s.fits, s.allowed, s.choice, s.logprob))) for s in self.starts
+        )
+        choice, layout_row, allowed = (of(a) for a in (self.choice, self.layout_row, self.allowed))
+        bias = None if self.bias is None else of(self.bias)
+        return replace(self, choice=choice, layout_row=layout_row, allowed=allowed, bias=bias, starts=starts)
 
     @property
     def free(self) -> Bool[Tensor, "context page slot"]:

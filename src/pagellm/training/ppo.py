@@ -134,12 +134,25 @@ def ppo(
 
     Raises TrainingError where rewards are of another shape, or where three updates in a row are not finite.
     """
+    yield from rounds(learner, contexts_of, reward, config, desk, seed, Way("ppo", advantages_of, learn))
+
+
+def rounds(
+    learner: Learner,
+    contexts_of: Callable[[int], Asked],
+    reward: PageReward,
+    config: PPOConfig,
+    desk: Desk,
+    seed: int,
+    way: Way,
+) -> Iterator[Stats]:
+    """What all ways to learn from one's own pages have in common, see `ppo`."""
     while learner.step < config.iterations:
         rng = np.random.default_rng((seed, 7, learner.step))
         asked = contexts_of(learner.step)
         rollout = write_rollout(learner.net, learner.reference, asked, desk, config.group, config.temperature, rng)
         rewards = slot_rewards(reward, rollout.batch).view(rollout.logprobs.shape)
-        told = advantages_of(learner, rollout, rewards, config)
+        told = way.told(learner, rollout, rewards, config)
         if not bool(told.real.any()):
             raise TrainingError(
                 f"In none of the {len(rollout.batch):,} pages of iteration {learner.step + 1} there was a slot with two candidates to "
@@ -148,8 +161,8 @@ def ppo(
         set_rates(learner, config)
         update = Update()
         for some in minibatches(len(asked), config, rng):
-            learn(learner, rollout, told, torch.from_numpy(some), config, update)
-        stats = summary(learner, rollout, rewards, told, update, config)
+            way.learn(learner, rollout, told, torch.from_numpy(some), config, update)
+        stats = summary(way.stage, learner, rollout, rewards, told, update, config)
         learner.kl_coef = next_kl_coef(learner.kl_coef, stats.kl, config)
         learner.step += 1
         yield stats
@@ -229,6 +242,15 @@ def advantages_of(learner: Learner, rollout: Rollout, rewards: Tensor, config: P
     return Told(whiten(advantages, real), returns, values, real)
 
 
+@dataclass(frozen=True)
+class Way:
+    """How one way of learning differs from others: what pages say, and what is done about it in one update."""
+
+    stage: str  # its name in the statistics
+    told: Callable[[Learner, Rollout, Tensor, PPOConfig], Told]  # of a rollout and the rewards of its slots
+    learn: Callable[[Learner, Rollout, Told, Tensor, PPOConfig, Update], None]  # on the contexts at these places
+
+
 @dataclass
 class Update:
     """Sums over the updates of one iteration."""
@@ -261,6 +283,21 @@ def learn(learner: Learner, rollout: Rollout, told: Told, some: Tensor, config: 
         values = learner.value(logits.hidden)
         value_loss = clipped_value_loss(values, told.values[some], told.returns[some], real, config.value_clip)
         loss = loss + config.vf_coef * value_loss
+    norm = descend(learner, loss, config, update)
+    if norm is None:
+        return
+    moved = mean_of(rollout.logprobs[some] - logprobs.detach(), real)
+    update.add(
+        loss=float(loss.detach()), policy=float(policy_loss.detach()), value=float(value_loss.detach()),
+        entropy=float(entropy.detach()), held=float(held), norm=norm, moved=float(moved),
+    )  # fmt: skip
+
+
+def descend(learner: Learner, loss: Tensor, config: PPOConfig, update: Update) -> float | None:
+    """One step down the loss. Returns the gradient's norm before clipping; None for a step that is not finite, left out and counted.
+
+    Raises NotFiniteError at the third of those in a row.
+    """
     learner.optimizer.zero_grad()
     loss.backward()
     norm = torch.nn.utils.clip_grad_norm_(learner.parameters, config.clip)
@@ -272,14 +309,10 @@ def learn(learner: Learner, rollout: Rollout, told: Told, some: Tensor, config: 
                 f"{_MOST_SKIPPED} updates in a row were not finite, at iteration {learner.step + 1}; no weight was changed by them. "
                 "Look at the rewards for values that are not finite, or train with a smaller ppo.lr."
             )
-        return
+        return None
     learner.optimizer.step()
     learner.bad = 0
-    moved = mean_of(rollout.logprobs[some] - logprobs.detach(), real)
-    update.add(
-        loss=float(loss.detach()), policy=float(policy_loss.detach()), value=float(value_loss.detach()),
-        entropy=float(entropy.detach()), held=float(held), norm=float(norm), moved=float(moved),
-    )  # fmt: skip
+    return float(norm)
 
 
 def minibatches(contexts: int, config: PPOConfig, rng: np.random.Generator) -> Iterator[np.ndarray]:
@@ -289,13 +322,15 @@ def minibatches(contexts: int, config: PPOConfig, rng: np.random.Generator) -> I
         yield from (np.sort(order[at : at + config.minibatch]) for at in range(0, contexts, config.minibatch))
 
 
-def summary(learner: Learner, rollout: Rollout, rewards: Tensor, told: Told, update: Update, config: PPOConfig) -> Stats:
+def summary(
+    stage: str, learner: Learner, rollout: Rollout, rewards: Tensor, told: Told, update: Update, config: PPOConfig
+) -> Stats:
     """The statistics of an iteration."""
     totals = rewards.sum(-1)
     variance = float(told.returns[told.real].var()) if bool(told.real.any()) else 0.0
     left = float((told.returns - told.values)[told.real].var()) if variance else 0.0
     return Stats(
-        "ppo", learner.step + 1, config.iterations, update.mean("loss"), learner.optimizer.param_groups[0]["lr"], update.mean("norm"),
+        stage, learner.step + 1, config.iterations, update.mean("loss"), learner.optimizer.param_groups[0]["lr"], update.mean("norm"),
         float(totals.mean()), float((totals - totals.mean(1, keepdim=True)).std()),
         float((rollout.logprobs - rollout.reference).sum(-1).mean()), learner.kl_coef,
         update.mean("policy"), update.mean("value"), update.mean("entropy"), update.mean("held"), update.mean("moved"),

@@ -70,15 +70,20 @@ def pair_table(pairs: Pairs, log: Interactions, reader: PageReader, look: Look) 
     moved = pairs.chosen != pairs.rejected
     far = np.abs(seen - (seen * moved).sum(1, keepdims=True) / np.maximum(moved.sum(1, keepdims=True), 1)) * moved
     unit = np.where(pairs.family == Family.RANKING, 2 * far.sum(1) / np.maximum(moved.sum(1), 1), 1.0)
+    return PairTable(
+        table, chosen, rejected, better, worse, pairs.family, family_weights(pairs), pairs.severity, pairs.offset,
+        np.maximum(unit, 1e-3).astype(np.float32),
+    )  # fmt: skip
+
+
+def family_weights(pairs: Pairs) -> F32:
+    """[pair] weights with mean 1 within each family: those of swaps are in another unit than those of whole pages."""
     weight = pairs.weight.astype(np.float64)
     for family in Family:
         some = pairs.family == family
         if some.any():
             weight[some] /= weight[some].mean()
-    return PairTable(
-        table, chosen, rejected, better, worse, pairs.family, weight.astype(np.float32), pairs.severity, pairs.offset,
-        np.maximum(unit, 1e-3).astype(np.float32),
-    )  # fmt: skip
+    return weight.astype(np.float32)
 
 
 def pair_contexts(pairs: Pairs, log: Interactions) -> tuple[Contexts, I64]:

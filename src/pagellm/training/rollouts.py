@@ -5,6 +5,7 @@ Takes networks and contexts whose candidates are drawn once; writes with the dec
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -104,8 +105,13 @@ def likeliest_pages(net: PolicyNet, asked: Asked, desk: Desk) -> PageBatch:
     for begin in range(0, len(asked), _TOGETHER):
         some = asked.take(np.arange(begin, min(begin + _TOGETHER, len(asked))))
         parts.append(write(net, some, desk, 1, Writing(logprobs=False), rng)[1])
+    return one_each(asked.contexts, parts)
+
+
+def one_each(contexts: Contexts, parts: Sequence[PageBatch]) -> PageBatch:
+    """One page for each of the contexts, from parts that hold them in order."""
     items, row, col = (np.concatenate([getattr(part, name) for part in parts]) for name in ("items", "row", "col"))
-    return PageBatch(asked.contexts, np.arange(len(asked)), items, row, col)
+    return PageBatch(contexts, np.arange(len(contexts)), items, row, col)
 
 
 @torch.no_grad()
