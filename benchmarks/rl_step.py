@@ -200,7 +200,6 @@ def comparisons() -> Sequence[Comparison]:
         "prompt": PROMPT,
         "slots": SLOTS,
         "items": ITEMS,
-        "torch": torch.__version__,
     }
     with tempfile.TemporaryDirectory() as folder:
         python = os.environ.get("PAGELLM_TRL_PYTHON")
