@@ -92,7 +92,8 @@ class Ours:
         from pagellm.layout.compiled import compile_layout
         from pagellm.layout.spec import Layout
         from pagellm.models.codec import encode
-        from pagellm.training.ppo import Learner, ppo
+        from pagellm.training.learner import Learner
+        from pagellm.training.ppo import ppo
         from pagellm.training.rollouts import Asked, Desk
 
         rng = np.random.default_rng(1)

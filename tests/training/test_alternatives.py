@@ -18,10 +18,11 @@ from pagellm.models.page_scorer import PageScorer
 from pagellm.models.run import Run
 from pagellm.training.alternatives import best_of_n, best_of_n_kl, kept_of, rejection_sampling
 from pagellm.training.dpo import Duels, dpo, duel_logprobs, duels_of, united
+from pagellm.training.learner import Learner, NotFiniteError
 from pagellm.training.losses import dpo_loss
 from pagellm.training.pair_sources import PairSource, known_since, mine_source, policy_candidates
-from pagellm.training.ppo import Learner, NotFiniteError, slot_rewards
 from pagellm.training.rollouts import likeliest_pages, write, write_rollout
+from pagellm.training.slot_rewards import slot_rewards
 from pagellm.types import F32, NO_ITEM, Contexts, Event, PageBatch, PageReward
 from tiny_run import fresh_run, wake_page
 from training.test_ppo import FAST, SLOTS, brands_differ, one_theme, stage

@@ -22,8 +22,10 @@ from pagellm.models.run import Run
 from pagellm.pipeline import stage_config, train_run
 from pagellm.training.canary import Sighting
 from pagellm.training.later_feedback import LaterFeedback, look_ndcg
-from pagellm.training.ppo import Learner, Mixed, NotFiniteError, Stats, at_last_slot, next_kl_coef, ppo, slot_rewards
+from pagellm.training.learner import Learner, NotFiniteError
+from pagellm.training.ppo import Stats, next_kl_coef, ppo
 from pagellm.training.rollouts import Asked, Desk, ask, likeliest_pages
+from pagellm.training.slot_rewards import Mixed, at_last_slot, slot_rewards
 from pagellm.training.watch import Watch
 from pagellm.types import F32, NO_ITEM, PageBatch, PageReward
 from tiny_run import SETTINGS, fresh_run

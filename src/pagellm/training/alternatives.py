@@ -17,9 +17,11 @@ from pagellm.models.decoding import Writing
 from pagellm.models.policy import PolicyNet
 from pagellm.models.whole_pages import distributions, logprobs_of, page_logits
 from pagellm.training.advantages import penalized, rewards_to_go
+from pagellm.training.learner import Learner, Update, descend
 from pagellm.training.losses import entropy_of, mean_of
-from pagellm.training.ppo import Learner, Stats, Told, Update, Way, descend, rounds, slot_rewards
+from pagellm.training.ppo import Stats, Told, Way, rounds
 from pagellm.training.rollouts import Asked, Desk, Rollout, one_each, write
+from pagellm.training.slot_rewards import slot_rewards
 from pagellm.types import PageBatch, PageReward
 
 _PAGES = 512  # that are written at once

@@ -22,8 +22,9 @@ from pagellm.models.codec import encode
 from pagellm.models.policy import PolicyNet
 from pagellm.models.run import Run
 from pagellm.models.whole_pages import PageLogits, WrittenPages, distributions, logprobs_of, page_logits, reference_logits
+from pagellm.training.learner import Learner, Update, descend, set_rates
 from pagellm.training.losses import dpo_loss
-from pagellm.training.ppo import Learner, Update, descend, minibatches, set_rates
+from pagellm.training.ppo import minibatches
 from pagellm.training.reward_modeling import family_weights, pair_contexts
 from pagellm.training.rollouts import Desk, ask
 from pagellm.types import I16, I32, I64, NO_ITEM, Bool, Contexts

@@ -9,31 +9,22 @@ and its own number, so a learner that is saved and loaded goes on with the same 
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from pagellm.config import PPOConfig
 from pagellm.errors import TrainingError
-from pagellm.models.policy import PolicyNet
 from pagellm.models.whole_pages import WrittenPages, distributions, logprobs_of, page_hidden, page_logits
 from pagellm.training.advantages import gae, group_relative, leave_one_out, penalized, rewards_to_go, whiten
+from pagellm.training.learner import Learner, Update, descend, set_rates
 from pagellm.training.losses import clipped_policy_loss, clipped_value_loss, entropy_of, mean_of
 from pagellm.training.rollouts import Asked, Desk, Rollout, write_rollout
-from pagellm.types import F32, NO_ITEM, PageBatch, PageReward
-
-_PARTS = {"repetition": ("page_evidence",), "page": ("page_evidence", "page_head", "rows"), "all": ("",)}
-_FAST = ("page_evidence", "page_head", "rows")  # start at nothing, so they may move faster than what is fitted already
-_MOST_SKIPPED = 3  # steps in a row that may be skipped for values that are not finite
-
-
-class NotFiniteError(TrainingError):
-    """Updates that are not finite, several in a row."""
+from pagellm.training.slot_rewards import slot_rewards
+from pagellm.types import PageReward
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,63 +54,6 @@ class Stats:
     def figures(self) -> dict[str, float]:
         """What people watch."""
         return {"reward": self.reward, "kl": self.kl}
-
-
-class ValueHead(nn.Module):
-    """Expected reward to go, read from the vectors that slots are chosen from. Starts at 0."""
-
-    def __init__(self, dims: int, hidden: int = 64) -> None:
-        super().__init__()
-        self.layers = nn.Sequential(nn.LayerNorm(dims), nn.Linear(dims, hidden), nn.GELU(), nn.Linear(hidden, 1))
-        last = self.layers[-1]
-        assert isinstance(last, nn.Linear)
-        nn.init.zeros_(last.weight)
-        nn.init.zeros_(last.bias)
-
-    def forward(self, hidden: Float[Tensor, "context page slot dim"]) -> Float[Tensor, "context page slot"]:
-        """Shape [context, page, slot]."""
-        out: Tensor = self.layers(hidden)
-        return out.squeeze(-1)
-
-
-@dataclass
-class Learner:
-    """All that learning changes, and the reference that it stays near to."""
-
-    net: PolicyNet
-    reference: PolicyNet  # frozen
-    value: ValueHead
-    optimizer: torch.optim.AdamW
-    kl_coef: float
-    step: int = 0  # iterations done
-    bad: int = 0  # updates in a row that were skipped
-    parameters: list[nn.Parameter] = field(default_factory=list)
-
-    @classmethod
-    def start(cls, net: PolicyNet, reference: PolicyNet, config: PPOConfig, seed: int) -> Learner:
-        """A fresh learner: what `config.learn` names is trained, all else is frozen.
-
-        Raises TrainingError for a reference over other items.
-        """
-        items, others = (len(n.bias) for n in (net, reference))
-        if items != others:
-            raise TrainingError(
-                f"The policy writes pages of {items:,} items and its reference of {others:,}. Take both from runs on one catalog."
-            )
-        torch.manual_seed(seed)
-        value = ValueHead(net.dims)
-        reference = copy.deepcopy(reference).eval().requires_grad_(False)
-        page: list[nn.Parameter] = []
-        context: list[nn.Parameter] = []
-        for name, parameter in net.named_parameters():
-            parameter.requires_grad_(parameter.requires_grad and name.startswith(_PARTS[config.learn]))
-            if parameter.requires_grad:
-                (page if name.startswith(_FAST) else context).append(parameter)
-        groups = [{"params": [*page, *value.parameters()], "lr": config.lr}]
-        if context:
-            groups.append({"params": context, "lr": config.context_lr})
-        optimizer = torch.optim.AdamW(groups, weight_decay=0.0, betas=(0.9, 0.99), foreach=False)
-        return cls(net, reference, value, optimizer, config.kl_coef, parameters=[*page, *value.parameters(), *context])
 
 
 def ppo(
@@ -168,48 +102,6 @@ def rounds(
         yield stats
 
 
-def set_rates(learner: Learner, config: PPOConfig) -> None:
-    """Learning rates of this iteration: a straight line down to a tenth, so that late pages move the policy less than early ones."""
-    left = 1 - 0.9 * learner.step / config.iterations
-    for group, rate in zip(learner.optimizer.param_groups, (config.lr, config.context_lr), strict=False):
-        group["lr"] = rate * left
-
-
-def slot_rewards(reward: PageReward, batch: PageBatch) -> Float[Tensor, "page slot"]:
-    """Rewards of every slot; a reward of whole pages counts at the last filled slot. Raises TrainingError for another shape."""
-    values = np.asarray(reward(batch), np.float32)
-    if values.shape == (len(batch),):
-        values = at_last_slot(values, batch)
-    if values.shape != batch.items.shape:
-        raise TrainingError(
-            f"A reward must give one number a page, shape {(len(batch),)}, or one a slot, shape {batch.items.shape}. Got {values.shape}."
-        )
-    return torch.from_numpy(values)
-
-
-def at_last_slot(values: F32, batch: PageBatch) -> F32:
-    """[page, slot] with each page's value at its last filled slot, at the first of an empty page."""
-    real = batch.items != NO_ITEM
-    last = np.where(real.any(1), real.shape[1] - 1 - real[:, ::-1].argmax(1), 0)
-    out = np.zeros(batch.items.shape, np.float32)
-    out[np.arange(len(batch)), last] = values
-    return out
-
-
-@dataclass(frozen=True)
-class Mixed:
-    """Several rewards as one: the weighted sum of their slots. Any callable on pages may take part, a verifiable one too."""
-
-    terms: Sequence[tuple[float, PageReward]]
-
-    def __call__(self, pages: PageBatch) -> F32:
-        """Shape [page, slot]."""
-        total = np.zeros(pages.items.shape, np.float32)
-        for weight, reward in self.terms:
-            total += weight * slot_rewards(reward, pages).numpy()
-        return total
-
-
 @dataclass(frozen=True)
 class Told:
     """What the pages of a rollout say to the policy. Axes: context, page, slot."""
@@ -251,25 +143,6 @@ class Way:
     learn: Callable[[Learner, Rollout, Told, Tensor, PPOConfig, Update], None]  # on the contexts at these places
 
 
-@dataclass
-class Update:
-    """Sums over the updates of one iteration."""
-
-    count: int = 0
-    skipped: int = 0
-    sums: dict[str, float] = field(default_factory=dict)
-
-    def add(self, **values: float) -> None:
-        """Counts one update."""
-        self.count += 1
-        for name, value in values.items():
-            self.sums[name] = self.sums.get(name, 0.0) + value
-
-    def mean(self, name: str) -> float:
-        """Over the updates; 0 without any."""
-        return self.sums.get(name, 0.0) / max(self.count, 1)
-
-
 def learn(learner: Learner, rollout: Rollout, told: Told, some: Tensor, config: PPOConfig, update: Update) -> None:
     """One update on the pages of some contexts. A step that is not finite is left out and counted."""
     pages, real = rollout.pages.take(some), told.real[some]
@@ -291,28 +164,6 @@ def learn(learner: Learner, rollout: Rollout, told: Told, some: Tensor, config: 
         loss=float(loss.detach()), policy=float(policy_loss.detach()), value=float(value_loss.detach()),
         entropy=float(entropy.detach()), held=float(held), norm=norm, moved=float(moved),
     )  # fmt: skip
-
-
-def descend(learner: Learner, loss: Tensor, config: PPOConfig, update: Update) -> float | None:
-    """One step down the loss. Returns the gradient's norm before clipping; None for a step that is not finite, left out and counted.
-
-    Raises NotFiniteError at the third of those in a row.
-    """
-    learner.optimizer.zero_grad()
-    loss.backward()
-    norm = torch.nn.utils.clip_grad_norm_(learner.parameters, config.clip)
-    if not bool(torch.isfinite(loss)) or not bool(torch.isfinite(norm)):
-        learner.bad += 1
-        update.skipped += 1
-        if learner.bad >= _MOST_SKIPPED:
-            raise NotFiniteError(
-                f"{_MOST_SKIPPED} updates in a row were not finite, at iteration {learner.step + 1}; no weight was changed by them. "
-                "Look at the rewards for values that are not finite, or train with a smaller ppo.lr."
-            )
-        return None
-    learner.optimizer.step()
-    learner.bad = 0
-    return float(norm)
 
 
 def minibatches(contexts: int, config: PPOConfig, rng: np.random.Generator) -> Iterator[np.ndarray]:

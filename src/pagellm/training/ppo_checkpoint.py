@@ -16,7 +16,7 @@ from pagellm.errors import RunError
 from pagellm.models.multi_grained import Whitening
 from pagellm.models.storage import read_tensors, write_tensors
 from pagellm.training.canary import Canary, Sighting
-from pagellm.training.ppo import Learner
+from pagellm.training.learner import Learner
 from pagellm.training.watch import Watch
 
 CHECKPOINT = "ppo-checkpoint.safetensors"

@@ -28,11 +28,13 @@ from pagellm.models.run import METRICS, PPO_FACTS, Run, make_schedule, save_tune
 from pagellm.models.storage import write_json
 from pagellm.training.canary import Canary, canary_contexts
 from pagellm.training.later_feedback import LaterFeedback
+from pagellm.training.learner import Learner, NotFiniteError
 from pagellm.training.pair_sources import known_since
-from pagellm.training.ppo import Learner, Mixed, NotFiniteError, Stats, ppo
+from pagellm.training.ppo import Stats, ppo
 from pagellm.training.ppo_checkpoint import CHECKPOINT, Progress, load_progress, save_progress, trained_weights
 from pagellm.training.rollouts import Asked, Desk, ask
 from pagellm.training.run_sft import metrics_line
+from pagellm.training.slot_rewards import Mixed
 from pagellm.training.watch import Watch
 from pagellm.types import Contexts, PageBatch, PageReward
 

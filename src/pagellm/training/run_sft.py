@@ -29,7 +29,7 @@ from pagellm.training.sft import Step, fit_head, fit_language_model, head_exampl
 from pagellm.types import Bool, Contexts
 
 if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
+    from pagellm.training.ppo import Stats
 
 CHECKPOINT = "checkpoint.safetensors"
 STAGES = ("lm", "head", "refresh")
@@ -141,6 +141,6 @@ def _cut(path: Path, length: int) -> None:
         os.truncate(path, length)
 
 
-def metrics_line(step: DataclassInstance) -> bytes:
+def metrics_line(step: Step | Stats) -> bytes:
     """A step, or the record of an iteration, as a line of the metrics file."""
     return (json.dumps(asdict(step)) + "\n").encode()
