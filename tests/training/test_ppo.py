@@ -277,6 +277,18 @@ def test_a_stage_that_is_left_anywhere_goes_on_to_the_same_bits(tiny_shop: Path,
     assert {p.name for p in run.iterdir()} == {p.name for p in run_with_ppo.iterdir()}
 
 
+def test_a_training_that_was_stopped_and_then_killed_learns_nothing_more(tiny_shop: Path, tmp_path: Path) -> None:
+    settings = ("sft.checkpoint_s=0", "ppo.canary_every=1", "ppo.kl_budget=0.001", "ppo.kl_coef=0")
+    trained(tiny_shop, tmp_path / "whole", *settings)
+    facts = json.loads((tmp_path / "whole" / "ppo.json").read_text())
+    last = facts["curve"][-1]["step"]
+    assert "budget of 0.001 nats" in facts["stopped"]
+    trained(tiny_shop, tmp_path / "killed", *settings, steps=last)
+    assert not trained(tiny_shop, tmp_path / "killed", *settings, resume=True)
+    for name in ("ppo.safetensors", "ppo.json", "metrics.jsonl"):
+        assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
 def test_a_run_with_ppo_serves_it_and_keeps_the_reference(run_with_ppo: Path) -> None:
     from pagellm.composition import compose_for
     from pagellm.models.run import load_run

@@ -97,6 +97,8 @@ class Stage:
     def iterations(self) -> Iterator[Stats]:
         """What is left to learn, until the watch stops it."""
         watch = self.progress.watch
+        if watch.stopped:  # before it was interrupted
+            return
         try:
             for stats in ppo(self.progress.learner, self.contexts_of, self.reward, self.config.ppo, self.desk, self.config.seed):
                 yield stats
