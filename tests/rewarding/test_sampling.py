@@ -41,6 +41,7 @@ def logged() -> Impressions:
         carted=none,
         purchased=none,
         value=np.zeros(slots, np.float32),
+        settled=time.astype(np.int64),
     )
 
 
