@@ -73,7 +73,7 @@ def test_the_loss_of_a_batch_is_the_weighted_mean_of_its_parts() -> None:
 def test_gradients_do_not_reach_page_head_rows_and_evidence() -> None:
     net, sft = make()
     spans = reading_spans(LOG, EVERYTHING, 9)
-    frozen = ("page_head", "rows", "evidence")
+    frozen = ("page_", "rows", "evidence")
     before = {name: value.clone() for name, value in net.state_dict().items()}
     fit = fit_language_model(net, spans, sft, 9, 0, language_model_state(net, sft))  # type: ignore[arg-type]
     for _ in range(3):

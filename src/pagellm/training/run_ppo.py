@@ -96,11 +96,10 @@ class Stage:
 
     def iterations(self) -> Iterator[Stats]:
         """What is left to learn, until the watch stops it."""
-        watch = self.progress.watch
-        if watch.stopped:  # before it was interrupted
-            return
+        watch, config = self.progress.watch, self.config
+        learning = ppo(self.progress.learner, self.contexts_of, self.reward, config.ppo, self.desk, config.seed)
         try:
-            for stats in ppo(self.progress.learner, self.contexts_of, self.reward, self.config.ppo, self.desk, self.config.seed):
+            for stats in () if watch.stopped else learning:  # it may have been stopped before it was interrupted
                 yield stats
                 if watch.stopped:
                     return
