@@ -85,7 +85,9 @@ def learned(run: Run, reward: PageReward, config: PPOConfig, seed: int = 0) -> t
     return before, after, stats
 
 
-@pytest.mark.parametrize("algorithm", ["ppo", "rloo", "grpo", "grpo-slot"])
+@pytest.mark.parametrize(
+    "algorithm", ["ppo", "grpo-slot", *(pytest.param(name, marks=pytest.mark.slow) for name in ("rloo", "grpo"))]
+)
 def test_a_reward_of_whole_pages_is_found(run: Run, algorithm: str) -> None:
     before, after, stats = learned(run, brands_differ, FAST.model_copy(update={"algorithm": algorithm}))
     assert before < 2.6
