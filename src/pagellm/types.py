@@ -249,6 +249,12 @@ class PageBatch:
         """The pages at these places, in this order."""
         return PageBatch(self.contexts, self.place[places], self.items[places], self.row[places], self.col[places])
 
+    @property
+    def last(self) -> I64:
+        """[page] the last filled slot, the first of an empty page: where what is said of a whole page stands."""
+        real = self.items != NO_ITEM
+        return np.where(real.any(1), real.shape[1] - 1 - real[:, ::-1].argmax(1), 0)
+
     def with_items(self, items: I32) -> PageBatch:
         """Other items [page, slot] at the same places."""
         return PageBatch(self.contexts, self.place, items, self.row, self.col)

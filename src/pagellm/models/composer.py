@@ -256,7 +256,7 @@ class PolicyRanker:
         items, codes, lengths = (torch.from_numpy(a) for a in (prompts.items, prompts.codes, prompts.lengths))
         places = torch.from_numpy(pool.astype(np.int64))
         scorer = PageScorer(net.eval(), net.embed(items, codes), lengths, places, features, 1, slots, first_row=0)
-        masks = PageMasks(rules, np.where(self.candidates[pool] & (pool >= 0), pool, NO_ITEM))
+        masks = PageMasks(rules, pool)
         return write_pages(scorer, masks, (len(contexts), 1), Writing(logprobs=False), np.random.default_rng(0)).choice[:, 0]
 
 

@@ -6,6 +6,7 @@ share a prompt. Log-probabilities are of the softmax renormalized under the very
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -68,6 +69,10 @@ class RowChoice:
     allowed: Bool[Tensor, "context page layout_row"]
     choice: Int[Tensor, "context page"]
     logprob: Float[Tensor, "context page"]  # at the writing's temperature; 0 where no page waited
+
+    def of(self, some: Callable[[Tensor], Tensor]) -> RowChoice:
+        """The choice on some of the pages; `some` takes them from an array [context, page, …]."""
+        return RowChoice(self.slot, *(some(a) for a in (self.waiting, self.fits, self.allowed, self.choice, self.logprob)))
 
 
 @torch.inference_mode()

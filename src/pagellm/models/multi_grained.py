@@ -165,8 +165,7 @@ class MultiGrainedReward:
         real[:, 0] |= ~real.any(1)
         size = real.sum(1, keepdims=True)
         out = (1 - self.alpha) * (item - self.item.mean / size) / self.item.spread * real
-        last = real.shape[1] - 1 - real[:, ::-1].argmax(1)
-        out[np.arange(len(out)), last] += self.alpha * (page - self.page.mean) / self.page.spread
+        out[np.arange(len(out)), pages.last] += self.alpha * (page - self.page.mean) / self.page.spread
         return out.astype(np.float32)
 
     def totals(self, scores: Scores) -> F64:

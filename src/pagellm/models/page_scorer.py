@@ -54,8 +54,7 @@ class PageScorer:
             hidden[:, 1:].expand(-1, pages, -1) if ahead else None
         )  # [context, page, dim], still to be used
         self._vectors = net.item_vectors_of(pool.clamp_min(0))  # [context, candidate, dim]
-        opinion = finite_logprobs(net, hidden[:, 0], pool, self._vectors)
-        self._base = net.evidence(evidence, opinion).masked_fill(pool < 0, -torch.inf)
+        self._base = context_logits(net, hidden[:, 0], pool, evidence, self._vectors)
         self._delta: Tensor | None = None
         self._pool: Pool | None = None
         if net.page_evidence.active:
@@ -102,19 +101,10 @@ def context_logits(
 
     `vectors` are those of the pool where the caller has them.
     """
-    return net.evidence(evidence, finite_logprobs(net, h, pool, vectors)).masked_fill(pool < 0, -torch.inf)
-
-
-def finite_logprobs(
-    net: PolicyNet,
-    h: Float[Tensor, "context dim"],
-    pool: Int[Tensor, "context candidate"],
-    vectors: Float[Tensor, "context candidate dim"] | None = None,
-) -> Float[Tensor, "context candidate"]:
-    """The language model's log-probabilities over each pool, the pool's lowest where it is padding, so that no -inf enters a network."""
     real = pool >= 0
     base = net.base_logprobs(h, pool, vectors)
     if bool(real.all()):
-        return base
+        return net.evidence(evidence, base)
     lowest = base.masked_fill(~real, torch.inf).amin(-1, keepdim=True)
-    return torch.where(real, base, torch.where(lowest.isfinite(), lowest, 0.0))
+    finite = torch.where(real, base, torch.where(lowest.isfinite(), lowest, 0.0))
+    return net.evidence(evidence, finite).masked_fill(~real, -torch.inf)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from pagellm.models.choices import row_values
 from pagellm.models.decoding import RowChoice
-from pagellm.models.page_scorer import finite_logprobs
+from pagellm.models.page_scorer import context_logits
 from pagellm.models.policy import ROWS, PolicyNet
 
 
@@ -35,9 +35,6 @@ class WrittenPages:
 
     def take(self, contexts: Int[Tensor, " some"]) -> WrittenPages:
         """The pages of these contexts."""
-        starts = tuple(
-            RowChoice(s.slot, *(a[contexts] for a in (s.waiting, s.fits, s.allowed, s.choice, s.logprob))) for s in self.starts
-        )
         width = int(self.lengths[contexts].max())
         return WrittenPages(
             self.prompts[contexts, :width],
@@ -49,7 +46,7 @@ class WrittenPages:
             self.layout_row[contexts],
             self.allowed[contexts],
             None if self.bias is None else self.bias[contexts],
-            starts,
+            tuple(start.of(lambda a: a[contexts]) for start in self.starts),
         )
 
     def pick(self, page: Int[Tensor, " context"]) -> WrittenPages:
@@ -58,9 +55,7 @@ class WrittenPages:
         def of(a: Tensor) -> Tensor:
             return a[torch.arange(len(page)), page][:, None]
 
-        starts = tuple(
-            RowChoice(s.slot, *(of(a) for a in (s.waiting, s.fits, s.allowed, s.choice, s.logprob))) for s in self.starts
-        )
+        starts = tuple(start.of(of) for start in self.starts)
         choice, layout_row, allowed = (of(a) for a in (self.choice, self.layout_row, self.allowed))
         bias = None if self.bias is None else of(self.bias)
         return replace(self, choice=choice, layout_row=layout_row, allowed=allowed, bias=bias, starts=starts)
@@ -100,24 +95,23 @@ def page_logits(net: PolicyNet, pages: WrittenPages) -> PageLogits:
     """The policy's logits for every slot, given the slots before it."""
     vectors = net.item_vectors_of(pages.pool.clamp_min(0))
     h, hidden = page_hidden(net, pages, vectors)
-    opinion = finite_logprobs(net, h, pages.pool, vectors)
-    base = net.evidence(pages.evidence, opinion).masked_fill(pages.pool < 0, -torch.inf)
+    base = context_logits(net, h, pages.pool, pages.evidence, vectors)
     read = net.page_evidence.pool(pages.pool, base)
     delta = net.page_head(hidden) @ vectors.mT[:, None] + net.page_evidence.additions(read, pages.choice)
-    opening = _lifted(base[:, None].expand(-1, pages.choice.shape[1], -1), pages)
+    opening = _opening(base, pages)
     return PageLogits(opening[:, :, None] + delta, opening, hidden)
 
 
 def reference_logits(net: PolicyNet, pages: WrittenPages) -> PageLogits:
     """Logits of a policy whose page head is untrained: nothing on the page changes anything, so only prompts are read."""
     h, _ = net.backbone.prefill(net.embed(pages.prompts, pages.codes), pages.lengths, 2, 0)  # type: ignore[operator]
-    opinion = finite_logprobs(net, h[:, 0], pages.pool)
-    base = net.evidence(pages.evidence, opinion).masked_fill(pages.pool < 0, -torch.inf)
-    opening = _lifted(base[:, None].expand(-1, pages.choice.shape[1], -1), pages)
+    opening = _opening(context_logits(net, h[:, 0], pages.pool, pages.evidence), pages)
     return PageLogits(opening[:, :, None].expand(*pages.choice.shape, -1), opening)
 
 
-def _lifted(logits: Tensor, pages: WrittenPages) -> Tensor:
+def _opening(base: Float[Tensor, "context candidate"], pages: WrittenPages) -> Float[Tensor, "context page candidate"]:
+    """Logits before anything stands on the pages, boost and bury included."""
+    logits = base[:, None].expand(-1, pages.choice.shape[1], -1)
     return logits if pages.bias is None else logits + pages.bias
 
 

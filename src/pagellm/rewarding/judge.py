@@ -15,7 +15,7 @@ import numpy as np
 from pagellm.data.cohorts import held_out_users
 from pagellm.data.contexts import ALWAYS, contexts_between
 from pagellm.data.preferences.held_out import Shelf, held_out_pairs
-from pagellm.data.preferences.mining import mine
+from pagellm.data.preferences.mining import Recipe, mine
 from pagellm.data.preferences.pairs import Family, HeldOut, Operator, Pairs, join_pairs
 from pagellm.data.preferences.situations import Engaged, Situations, keys_of, logged_contexts
 from pagellm.errors import DataError, UsageError
@@ -74,7 +74,8 @@ class Judge:
         likeness, config = self.reward.model.reader.likeness, self.run.config
         near = likeness.near(config.pairs.near, self.source.allowed)
         repeats, since = config.split.repeats, self.source.since
-        return mine(self.chunks, self.engaged, likeness, near, config.pairs, self.seed, repeats=repeats, since=since)[0]
+        recipe = Recipe(self.engaged, likeness, near, config.pairs, self.seed, repeats=repeats, since=since)
+        return mine(self.chunks, recipe)[0]
 
     def unseen_pairs(self) -> Pairs:
         """Pairs of held-out defects."""

@@ -19,7 +19,7 @@ from pagellm.data.examination import PlaceCounts, count_places, examination_of, 
 from pagellm.data.likeness import Likeness
 from pagellm.data.log_buckets import LogBuckets
 from pagellm.data.lots import id_keys
-from pagellm.data.preferences.mining import MiningReport, find_pairs
+from pagellm.data.preferences.mining import MiningReport, Recipe, find_pairs
 from pagellm.data.preferences.pair_parts import PairParts
 from pagellm.data.preferences.situations import MOST_ENGAGED, Engaged
 from pagellm.training.pair_sources import (
@@ -105,9 +105,8 @@ def mine_buckets(
         if not len(pages):
             continue
         acts, chunks = survey.acts.seen_by(id_keys(source.log.user_ids)), page_situations(source, shown, pages, examination)
-        found, who = find_pairs(
-            chunks, report, acts, likeness, near, config.pairs, seed, config.split.repeats, exposure, survey.since
-        )
+        recipe = Recipe(acts, likeness, near, config.pairs, seed, config.split.repeats, exposure, survey.since)
+        found, who = find_pairs(chunks, recipe, report)
         parts.add(found, who, source.log.user_ids, shown.page_ids)
     check_found(parts.found)
     return report

@@ -30,9 +30,7 @@ class Mark:
 def save_fit(path: Path, net: nn.Module, state: FitState, mark: Mark) -> None:
     """Replaces the checkpoint. Raises RunError where a weight is not finite; the old one stands then."""
     tensors = {f"net.{name}": value for name, value in net.state_dict().items()}
-    for place, parameter in enumerate(_parameters(state)):
-        for name, value in state.optimizer.state.get(parameter, {}).items():
-            tensors[f"optimizer.{place}.{name}"] = value
+    tensors |= moments_of(state.optimizer)
     write_tensors(path, tensors, {"stage": mark.stage, "step": str(mark.step), "metrics_bytes": str(mark.metrics_bytes)})
 
 
@@ -50,16 +48,31 @@ def load_fit(path: Path, net: nn.Module, state: FitState) -> Mark:
         net.load_state_dict(weights)
     except RuntimeError as problem:
         raise RunError(f"The checkpoint {path} does not fit this configuration. Start a new run in another folder.") from problem
-    for place, parameter in enumerate(_parameters(state)):
-        saved = {name: tensors[f"optimizer.{place}.{name}"] for name in _MOMENTS if f"optimizer.{place}.{name}" in tensors}
-        if saved:
-            state.optimizer.state[parameter] = saved
+    put_moments(state.optimizer, tensors)
     state.step = mark.step
     return mark
 
 
-def _parameters(state: FitState) -> list[torch.nn.Parameter]:
-    return [p for group in state.optimizer.param_groups for p in group["params"]]
+def trained_by(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:
+    """What an optimizer moves, in its order."""
+    return [p for group in optimizer.param_groups for p in group["params"]]
+
+
+def moments_of(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+    """An optimizer's moments, named by the place of what it moves."""
+    return {
+        f"optimizer.{place}.{name}": value
+        for place, parameter in enumerate(trained_by(optimizer))
+        for name, value in optimizer.state.get(parameter, {}).items()
+    }
+
+
+def put_moments(optimizer: torch.optim.Optimizer, tensors: dict[str, torch.Tensor]) -> None:
+    """Puts back what `moments_of` gave."""
+    for place, parameter in enumerate(trained_by(optimizer)):
+        saved = {name: tensors[f"optimizer.{place}.{name}"] for name in _MOMENTS if f"optimizer.{place}.{name}" in tensors}
+        if saved:
+            optimizer.state[parameter] = saved
 
 
 def _mark(path: Path, notes: dict[str, str]) -> Mark:

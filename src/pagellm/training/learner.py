@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from pagellm.config import PPOConfig
 from pagellm.errors import TrainingError
 from pagellm.models.policy import PolicyNet
+from pagellm.training.checkpoint import trained_by
 
 _PARTS = {"repetition": ("page_evidence",), "page": ("page_evidence", "page_head", "rows"), "all": ("",)}
 _FAST = ("page_evidence", "page_head", "rows")  # start at nothing, so they may move faster than what is fitted already
@@ -53,7 +54,11 @@ class Learner:
     kl_coef: float
     step: int = 0  # iterations done
     bad: int = 0  # updates in a row that were skipped
-    parameters: list[nn.Parameter] = field(default_factory=list)
+
+    @property
+    def parameters(self) -> list[nn.Parameter]:
+        """What is trained, in the optimizer's order."""
+        return trained_by(self.optimizer)
 
     @classmethod
     def start(cls, net: PolicyNet, reference: PolicyNet, config: PPOConfig, seed: int) -> Learner:
@@ -79,7 +84,7 @@ class Learner:
         if context:
             groups.append({"params": context, "lr": config.context_lr})
         optimizer = torch.optim.AdamW(groups, weight_decay=0.0, betas=(0.9, 0.99), foreach=False)
-        return cls(net, reference, value, optimizer, config.kl_coef, parameters=[*page, *value.parameters(), *context])
+        return cls(net, reference, value, optimizer, config.kl_coef)
 
 
 def set_rates(learner: Learner, config: PPOConfig) -> None:

@@ -56,8 +56,9 @@ def measure_spread(net: RewardNet, pages: PageTable) -> None:
     Contexts differ more in how much anybody engages than pages of one do, and a policy can only choose among the latter. A head that tells
     nothing apart (see `calibrate`) gets spread 1: its differences are rounding, not to be blown up.
     """
-    scores = torch.cat([net.page_scores(pages.inputs(some)).mean(-1) for some in _whole_contexts(pages)]).double().numpy()
-    place = np.concatenate([pages.place[some] for some in _whole_contexts(pages)])
+    parts = _whole_contexts(pages)
+    scores = torch.cat([net.page_scores(pages.inputs(some)).mean(-1) for some in parts]).double().numpy()
+    place = pages.place[np.concatenate(parts)]
     net.center.copy_(torch.from_numpy(scores.mean(0)))
     for family in range(len(FAMILIES)):
         found = Whitening()

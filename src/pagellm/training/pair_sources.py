@@ -17,7 +17,7 @@ from pagellm.data.contexts import ALWAYS, contexts_between
 from pagellm.data.evidence import Evidence
 from pagellm.data.examination import Examination, count_places, examination_of, exposure_of
 from pagellm.data.likeness import Likeness
-from pagellm.data.preferences.mining import MiningReport, mine
+from pagellm.data.preferences.mining import MiningReport, Recipe, mine
 from pagellm.data.preferences.pairs import Pairs
 from pagellm.data.preferences.situations import (
     Engaged,
@@ -146,7 +146,8 @@ def mine_source(
     found = situations(source, config.slots, seed)
     engaged = found.engaged.among(source.allowed).drawn(source.log.user_ids)
     near = likeness.near(config.near, source.allowed)
-    pairs, report = mine(found.chunks, engaged, likeness, near, config, seed, found.words, repeats, found.exposure, source.since)
+    recipe = Recipe(engaged, likeness, near, config, seed, repeats, found.exposure, source.since)
+    pairs, report = mine(found.chunks, recipe, found.words)
     check_found(len(pairs))
     return pairs, report, found
 

@@ -178,7 +178,7 @@ def summary(
 ) -> Stats:
     """The statistics of an iteration."""
     totals = rewards.sum(-1)
-    variance = float(told.returns[told.real].var()) if bool(told.real.any()) else 0.0
+    variance = float(told.returns[told.real].var())
     left = float((told.returns - told.values)[told.real].var()) if variance else 0.0
     return Stats(
         stage, learner.step + 1, config.iterations, update.mean("loss"), learner.optimizer.param_groups[0]["lr"], update.mean("norm"),

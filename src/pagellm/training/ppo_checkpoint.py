@@ -16,11 +16,11 @@ from pagellm.errors import RunError
 from pagellm.models.multi_grained import Whitening
 from pagellm.models.storage import read_tensors, write_tensors
 from pagellm.training.canary import Canary, Sighting
+from pagellm.training.checkpoint import moments_of, put_moments
 from pagellm.training.learner import Learner
 from pagellm.training.watch import Watch
 
 CHECKPOINT = "ppo-checkpoint.safetensors"
-_MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 
 
 @dataclass
@@ -46,9 +46,7 @@ def save_progress(path: Path, progress: Progress) -> None:
     tensors = {f"net.{name}": value for name, value in trained_weights(learner).items()}
     tensors |= {f"value.{name}": value for name, value in learner.value.state_dict().items()}
     tensors |= {f"best.{name}": value for name, value in progress.best.items()}
-    for place, parameter in enumerate(learner.parameters):
-        for name, value in learner.optimizer.state.get(parameter, {}).items():
-            tensors[f"optimizer.{place}.{name}"] = value
+    tensors |= moments_of(learner.optimizer)
     notes = {
         "step": learner.step,
         "kl_coef": learner.kl_coef,
@@ -75,10 +73,7 @@ def load_progress(path: Path, progress: Progress, config: PPOConfig) -> None:
             for name, value in _part(tensors, "net.").items():
                 known[name].copy_(value)
         learner.value.load_state_dict(_part(tensors, "value."))
-        for place, parameter in enumerate(learner.parameters):
-            saved = {m: tensors[f"optimizer.{place}.{m}"] for m in _MOMENTS if f"optimizer.{place}.{m}" in tensors}
-            if saved:
-                learner.optimizer.state[parameter] = saved
+        put_moments(learner.optimizer, tensors)
         learner.step, learner.kl_coef, learner.bad = int(notes["step"]), float(notes["kl_coef"]), int(notes["bad"])
         for whitening, saved in zip(progress.whitenings, notes["whitenings"], strict=True):
             for name, value in saved.items():

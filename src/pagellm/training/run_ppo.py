@@ -24,7 +24,7 @@ from pagellm.layout.compiled import compile_layout
 from pagellm.layout.spec import Layout
 from pagellm.models.multi_grained import MultiGrainedReward
 from pagellm.models.reward_files import RewardFacts, load_rewards
-from pagellm.models.run import METRICS, PPO_FACTS, Run, make_schedule, save_tuned
+from pagellm.models.run import METRICS, PPO_FACTS, Run, save_tuned
 from pagellm.models.storage import write_json
 from pagellm.training.canary import Canary, canary_contexts
 from pagellm.training.later_feedback import LaterFeedback
@@ -33,6 +33,7 @@ from pagellm.training.pair_sources import known_since
 from pagellm.training.ppo import Stats, ppo
 from pagellm.training.ppo_checkpoint import CHECKPOINT, Progress, load_progress, save_progress, trained_weights
 from pagellm.training.rollouts import Asked, Desk, ask
+from pagellm.training.run_rewards import reward_window
 from pagellm.training.run_sft import metrics_line
 from pagellm.training.slot_rewards import Mixed
 from pagellm.training.watch import Watch
@@ -104,7 +105,7 @@ class Stage:
                 if watch.stopped:
                     return
         except NotFiniteError as problem:
-            watch.stopped = str(problem)
+            watch.give_up(str(problem))
 
     def look(self, kl: float, reward: float) -> None:
         """Looks at the canary and keeps the weights where they are the best so far."""
@@ -148,8 +149,7 @@ def learning_reward(rewards: MultiGrainedReward, facts: RewardFacts, config: Run
 
 def windows(run: Run) -> tuple[tuple[int, int], tuple[int, int]]:
     """(seconds that are learned from, seconds that choices are made on), [begin, end) each."""
-    learned = make_schedule(run.split, run.config).rewards
-    assert learned is not None, "the pipeline asks for pages only where split.reward_at is set"
+    learned = reward_window(run.split, run.config)
     return learned, (learned[1], cut_time(run.split.log, run.config.split.test_at))
 
 

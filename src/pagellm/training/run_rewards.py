@@ -116,13 +116,14 @@ def reward_source(run: Run) -> PairSource:
 
     Raises RunError through `make_schedule` where the run leaves no such window.
     """
-    begin, end = _window(run.split, run.config)
+    begin, end = reward_window(run.split, run.config)
     users = ~held_out_users(run.split.log.user_ids, run.config.split.held_out)
     since = known_since(run.split.log, run.impressions, run.catalog)
     return PairSource(run.split.log, run.impressions, policy_candidates(run, since), begin, end, since, users)
 
 
-def _window(split: Split, config: RunConfig) -> tuple[int, int]:
+def reward_window(split: Split, config: RunConfig) -> tuple[int, int]:
+    """[begin, end) in unix seconds of the feedback that rewards and pages are learned from."""
     rewards = make_schedule(split, config).rewards
     assert rewards is not None, "the pipeline asks for rewards only where split.reward_at is set"
     return rewards
@@ -162,7 +163,7 @@ def check_feedback(log: Log, split: Split, config: RunConfig) -> Iterator[str]:
 
     Raises DataError where rewards cannot be learned from it.
     """
-    begin, end = _window(split, config)
+    begin, end = reward_window(split, config)
     events = split.log
     inside = (events.time >= begin) & (events.time < end)
     held = held_out_users(events.user_ids, config.split.held_out)

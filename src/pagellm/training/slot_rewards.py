@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pagellm.errors import TrainingError
-from pagellm.types import F32, NO_ITEM, PageBatch, PageReward
+from pagellm.types import F32, PageBatch, PageReward
 
 
 def slot_rewards(reward: PageReward, batch: PageBatch) -> Float[Tensor, "page slot"]:
@@ -28,10 +28,8 @@ def slot_rewards(reward: PageReward, batch: PageBatch) -> Float[Tensor, "page sl
 
 def at_last_slot(values: F32, batch: PageBatch) -> F32:
     """[page, slot] with each page's value at its last filled slot, at the first of an empty page."""
-    real = batch.items != NO_ITEM
-    last = np.where(real.any(1), real.shape[1] - 1 - real[:, ::-1].argmax(1), 0)
     out = np.zeros(batch.items.shape, np.float32)
-    out[np.arange(len(batch)), last] = values
+    out[np.arange(len(batch)), batch.last] = values
     return out
 
 

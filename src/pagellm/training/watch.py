@@ -5,7 +5,7 @@ Knows no network: the caller keeps the weights of the best sighting.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from pagellm.config import PPOConfig
@@ -22,6 +22,7 @@ class Watch:
     best: int = 0  # place in the curve
     skipped: int = 0  # updates left out
     stopped: str = ""  # why, in words; empty while it goes on
+    broken: bool = False  # whether updates that are not finite stopped it
 
     def see(self, sighting: Sighting) -> bool:
         """Takes one sighting in; True where it is the best so far. The first is the reference policy's."""
@@ -31,7 +32,7 @@ class Watch:
             self.best = len(self.curve) - 1
         elif len(self.curve) - 1 - self.best >= self.config.patience:
             self.stopped = f"the page value of held-out users did not rise for {self.config.patience} looks"
-        if len(self.curve) > 1 and sighting.distinct < self.config.collapse * self.curve[0].distinct:
+        if self.collapsed:
             self.stopped = (
                 f"the policy collapsed: {sighting.distinct:.1%} of the pages of held-out users differ, "
                 f"{self.curve[0].distinct:.1%} at the start"
@@ -44,13 +45,22 @@ class Watch:
         if stats.kl > self.config.kl_budget:
             self.stopped = f"the budget of {self.config.kl_budget:g} nats a page is spent ({stats.kl:.1f})"
 
+    def give_up(self, why: str) -> None:
+        """Stops it because updates are not finite any more."""
+        self.stopped, self.broken = why, True
+
+    @property
+    def collapsed(self) -> bool:
+        """Whether almost all users get the same page, by the last sighting."""
+        return self.curve[-1].distinct < self.config.collapse * self.curve[0].distinct
+
     @property
     def verdict(self) -> tuple[str, str, str]:
         """(healthy, watch or sick; cause; next step), in words."""
         first, best, last = self.curve[0], self.curve[self.best], self.curve[-1]
-        if self.stopped.startswith("the policy collapsed"):
+        if self.collapsed:
             return "sick", self.stopped, "Raise ppo.kl_coef or ppo.temperature, or train with a smaller ppo.lr."
-        if "not finite" in self.stopped:
+        if self.broken:
             return "sick", self.stopped, f"The policy of iteration {best.step} is kept."
         if self.best == 0:
             return (
@@ -77,8 +87,6 @@ class Watch:
 
     def as_json(self) -> dict[str, Any]:
         """For ppo.json: the curve of over-optimization, which sighting was kept, and the verdict."""
-        from dataclasses import asdict
-
         health, cause, following = self.verdict
         return {
             "health": health,

@@ -11,7 +11,7 @@ from pagellm.config import PairConfig
 from pagellm.data.content import near_duplicates
 from pagellm.data.likeness import Likeness
 from pagellm.data.preferences.families import diversity, ranking, redundancy, relevance, swaps
-from pagellm.data.preferences.mining import mine_chunk
+from pagellm.data.preferences.mining import Recipe, mine_chunk
 from pagellm.data.preferences.pairs import Family, Operator, Pairs
 from pagellm.data.preferences.situations import Engaged, Situations, keys_of
 from pagellm.types import F32, NO_ITEM, Contexts, Event, Interactions
@@ -232,7 +232,7 @@ def test_pairs_do_not_depend_on_how_situations_are_cut_or_ordered() -> None:
     def rows(*parts: Situations) -> set[tuple[object, ...]]:
         out = set()
         for part in parts:
-            p = mine_chunk(part, ENGAGED, LIKE, NEAR, config, 3)
+            p = mine_chunk(part, Recipe(ENGAGED, LIKE, NEAR, config, 3))
             for n in range(len(p)):
                 out.add((int(p.user[n]), int(p.operator[n]), tuple(p.chosen[n]), tuple(p.rejected[n]), float(p.weight[n])))
         return out
@@ -263,7 +263,7 @@ def test_pairs_do_not_depend_on_the_widest_page_of_their_chunk() -> None:
     pages = ("items", "gain", "event", "seen", "look", "row", "col", "drawn")
     padding = {"items": NO_ITEM}
     padded = dataclasses.replace(S, **{n: np.pad(getattr(S, n), wide, constant_values=padding.get(n, 0)) for n in pages})
-    ours, theirs = (mine_chunk(s, ENGAGED, LIKE, NEAR, PairConfig(), 3) for s in (S, padded))
+    ours, theirs = (mine_chunk(s, Recipe(ENGAGED, LIKE, NEAR, PairConfig(), 3)) for s in (S, padded))
     assert (ours.operator == theirs.operator).all()
     for name in ("chosen", "rejected"):
         assert (getattr(ours, name) == getattr(theirs, name)[:, :SLOTS]).all()

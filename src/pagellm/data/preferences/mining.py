@@ -41,44 +41,35 @@ class MiningReport:
         self.operators = {o.name.lower(): int((kept.operator == o).sum()) for o in Operator}
 
 
-def mine(
-    situations: Iterable[Situations],
-    engaged: Engaged,
-    likeness: Likeness,
-    near: I32,
-    config: PairConfig,
-    seed: int,
-    examination: str = "",
-    repeats: bool = False,
-    exposure: F32 | None = None,
-    since: I64 | None = None,
-) -> tuple[Pairs, MiningReport]:
-    """Pairs of all families. `near` [item, any] lists near-duplicates that may be shown, `exposure` [item] how often each was seen, `since`
-    [item] from when on each was known, in unix seconds: from the start where None.
+@dataclass(frozen=True)
+class Recipe:
+    """What pairs of any situations of a log are made with."""
+
+    engaged: Engaged  # in all of the window: where items of other users come from
+    likeness: Likeness
+    near: I32  # [item, any] near-duplicates that may be shown
+    config: PairConfig
+    seed: int
+    repeats: bool = False  # whether users take things again
+    exposure: F32 | None = None  # [item] how often each was seen
+    since: I64 | None = None  # [item] unix seconds from when on each was known; from the start where None
+
+
+def mine(situations: Iterable[Situations], recipe: Recipe, examination: str = "") -> tuple[Pairs, MiningReport]:
+    """Pairs of all families.
 
     Equal situations and seed give equal pairs, however they are cut; all are of one log. Which of them the caps leave depends
     on all that was found.
     """
-    report = MiningReport(examination=examination)
-    found, who = find_pairs(situations, report, engaged, likeness, near, config, seed, repeats, exposure, since)
-    kept = found.take(np.flatnonzero(capped(found, config.per_user, config.per_item, lots_of(found, who, seed))))
+    report, config = MiningReport(examination=examination), recipe.config
+    found, who = find_pairs(situations, recipe, report)
+    kept = found.take(np.flatnonzero(capped(found, config.per_user, config.per_item, lots_of(found, who, recipe.seed))))
     report.found, report.over_cap = len(found), len(found) - len(kept)
     report.count(kept)
     return kept, report
 
 
-def find_pairs(
-    situations: Iterable[Situations],
-    report: MiningReport,
-    engaged: Engaged,
-    likeness: Likeness,
-    near: I32,
-    config: PairConfig,
-    seed: int,
-    repeats: bool = False,
-    exposure: F32 | None = None,
-    since: I64 | None = None,
-) -> tuple[Pairs, U64]:
+def find_pairs(situations: Iterable[Situations], recipe: Recipe, report: MiningReport) -> tuple[Pairs, U64]:
     """(all pairs before caps, keys [user] of the ids of the log's users). The report counts the situations."""
     parts: list[Pairs] = []
     who: U64 = np.empty(0, np.uint64)
@@ -88,28 +79,18 @@ def find_pairs(
         report.engaged += len(useful)
         if len(useful):
             who = who if parts else id_keys(useful.contexts.log.user_ids)
-            parts.append(mine_chunk(useful, engaged, likeness, near, config, seed, repeats, exposure, since))
+            parts.append(mine_chunk(useful, recipe))
     return join_pairs(parts), who
 
 
-def mine_chunk(
-    s: Situations,
-    engaged: Engaged,
-    likeness: Likeness,
-    near: I32,
-    config: PairConfig,
-    seed: int,
-    repeats: bool = False,
-    exposure: F32 | None = None,
-    since: I64 | None = None,
-) -> Pairs:
+def mine_chunk(s: Situations, recipe: Recipe) -> Pairs:
     """All pairs of these situations, before caps."""
-    key = keys_of(s, seed)
+    key, likeness, config = keys_of(s, recipe.seed), recipe.likeness, recipe.config
     families = (
-        relevance(s, key, engaged, exposure),
+        relevance(s, key, recipe.engaged, recipe.exposure),
         ranking(s, key),
         diversity(s, key, likeness.vectors, likeness.titles, likeness.groups, config.alike),
-        redundancy(s, key, near, repeats, since),
+        redundancy(s, key, recipe.near, recipe.repeats, recipe.since),
         swaps(s, key, config.swaps),
     )
     return join_pairs([part for part in families if len(part)])
