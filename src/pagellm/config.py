@@ -136,6 +136,9 @@ class RewardConfig(_Section):
     )
     contexts: int = Field(1_500, ge=10, description="contexts that calibration looks at")
     pairs: int = Field(300_000, ge=100, description="pairs that are learned from at most; of more, so many are drawn")
+    noise: float = Field(
+        0.0, ge=0, le=1, description="share of the pairs whose sides are exchanged first, to study noisy feedback"
+    )
 
 
 class PPOConfig(_Section):
@@ -145,10 +148,10 @@ class PPOConfig(_Section):
         "ppo",
         description="where advantages come from: a value head, or the other pages of the context (whole pages, or slot by slot)",
     )
-    learn: Literal["repetition", "page", "all"] = Field(
-        "repetition",
-        description="what is trained: what a candidate would repeat of the page so far; also the language model's view of that page; or "
-        "the language model and the evidence head, too",
+    learn: Literal["repetition", "evidence", "page", "all"] = Field(
+        "evidence",
+        description="what is trained: what a candidate would repeat of the page so far; also the evidence head; also the language model's "
+        "view of that page; or all of the language model, too",
     )
     iterations: int = Field(40, ge=1, le=100_000, description="rounds of writing pages and learning from them")
     contexts: int = Field(48, ge=1, le=65_536, description="contexts a round")
@@ -162,13 +165,11 @@ class PPOConfig(_Section):
     )
     ppo_epochs: int = Field(2, ge=1, le=100, description="passes over the pages of a round")
     minibatch: int = Field(16, ge=1, le=65_536, description="contexts an update, with all of their pages")
-    lr: float = Field(
-        3e-3, gt=0, le=1, description="learning rate at the start, of page head, page evidence, row vectors and value head"
-    )
-    context_lr: float = Field(1e-5, gt=0, le=1, description="learning rate at the start of the rest, where learn = all")
+    lr: float = Field(3e-3, gt=0, le=1, description="learning rate at the start, of all but the language model")
+    context_lr: float = Field(1e-5, gt=0, le=1, description="learning rate at the start of the language model, where learn = all")
     clip: float = Field(1.0, gt=0, description="largest norm of an update's gradient")
     gamma: float = Field(1.0, gt=0, le=1, description="discount from slot to slot")
-    gae_lambda: float = Field(0.95, ge=0, le=1, description="of generalized advantage estimation")
+    gae_lambda: float = Field(1.0, ge=0, le=1, description="of generalized advantage estimation")
     center_groups: bool = Field(True, description="take the mean of the context's other pages off the advantages")
     clip_coef: float = Field(0.2, gt=0, le=10, description="by how much a ratio of probabilities may pay")
     value_clip: float = Field(0.2, gt=0, description="by how much a value may move in one round")
@@ -178,6 +179,10 @@ class PPOConfig(_Section):
     kl_target: float = Field(3.0, ge=0, description="nats a page that the price steers to; 0 keeps the price")
     kl_gain: float = Field(0.1, ge=0, le=10, description="how fast the price follows")
     kl_budget: float = Field(20.0, gt=0, description="nats a page at which learning stops")
+    stepwise: bool = Field(
+        True,
+        description="whether each slot has what it adds to the page reward of the slots before, instead of the last slot all of it",
+    )
     caution: float = Field(0.5, ge=0, le=10, description="deviations of the reward ensemble that are taken off the page reward")
     verifiable: float = Field(
         0.0,

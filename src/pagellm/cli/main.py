@@ -6,7 +6,7 @@ import typer
 from rich.console import Console
 
 from pagellm import __version__
-from pagellm.cli import compose, data, demo, evaluate, layout, pairs, rewards, simulate, train
+from pagellm.cli import compose, data, demo, evaluate, layout, pairs, reproduce, rewards, simulate, train
 from pagellm.errors import PagellmError
 
 app = typer.Typer(
@@ -26,6 +26,7 @@ app.command()(evaluate.evaluate)
 app.add_typer(layout.app, name="layout")
 app.add_typer(pairs.app, name="pairs")
 app.add_typer(rewards.app, name="rewards")
+app.add_typer(reproduce.app, name="reproduce")
 app.add_typer(simulate.app, name="simulate")
 
 

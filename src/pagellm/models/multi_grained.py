@@ -2,6 +2,9 @@
 
     R(slot) = (1 - alpha) · whitened item reward of the slot, plus alpha · whitened page reward at the last filled slot
 
+or, `stepwise`, alpha · what each slot adds to the page reward of the slots before it: the same sum over the page, placed where it is
+earned (potential-based shaping, Ng, Harada and Russell 1999, which changes no best policy).
+
 Whitening brings the page reward and the sum of the item rewards to spread 1 over the pages of one context, so that alpha means the same
 in every shop: contexts differ more in how much anybody engages than pages of one do, and a policy can only choose among the latter.
 Takes pages as catalog indexes, gives numbers. Knows no training and no files.
@@ -16,9 +19,12 @@ from itertools import combinations
 
 import numpy as np
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from pagellm.config import RewardConfig
 from pagellm.data.look import Look
+from pagellm.data.page_relations import page_relations
 from pagellm.models.page_inputs import PageInputs, PageReader
 from pagellm.models.reward import FAMILIES, RewardNet
 from pagellm.types import F32, F64, I32, NO_ITEM, PageBatch
@@ -68,12 +74,34 @@ class RewardModel:
         return Scores(np.concatenate([p.page for p in parts]), parts[0].base, np.concatenate([p.item for p in parts]))
 
     @torch.no_grad()
+    def gains(self, pages: PageBatch) -> F64:
+        """[page, slot] by how much each slot raises the page reward above that of the slots before it, mean over the ensemble.
+
+        With `Scores.base` they sum to the page reward. What a repetition costs stands at the slot that repeats and not at the one repeated.
+        """
+        size = pages.items.shape[1]
+        before = np.tile(np.tri(size, dtype=bool), (len(pages), 1))
+        prefixes = np.where(before, np.repeat(pages.items, size, 0), NO_ITEM).astype(np.int32)
+        relations = page_relations(prefixes, pages.contexts, np.repeat(pages.place, size), self.reader.likeness)
+        costs = self.net.costs(torch.from_numpy(relations)).mean(-1).numpy() * (prefixes != NO_ITEM)[..., None]
+        costs = np.diff(
+            costs.sum(1, dtype=np.float64).reshape(*pages.items.shape, -1), axis=1, prepend=0.0
+        )  # [page, slot, family]
+        costs /= np.maximum((pages.items != NO_ITEM).sum(1), 1)[:, None, None]
+        values = self.scores(pages).page[:, :, : -costs.shape[2]]
+        return np.asarray(values.mean(3, dtype=np.float64).sum(2) - costs @ self.scale.numpy()[-costs.shape[2] :], np.float64)
+
+    @property
+    def scale(self) -> Float[Tensor, " family"]:
+        """What a family's score counts in the page reward: weight / spread."""
+        return torch.tensor([getattr(self.config, name) for name in FAMILIES]) / self.net.spread
+
+    @torch.no_grad()
     def of_inputs(self, inputs: PageInputs) -> Scores:
         """Scores of pages that are already read: the item trunk runs once for all heads."""
         vectors = self.net.item_vectors(inputs.items)
-        scale = torch.tensor([getattr(self.config, name) for name in FAMILIES]) / self.net.spread
-        page = self.net.page_parts(inputs, vectors) * scale[:, None]
-        base = -float((scale * self.net.center).sum())
+        page = self.net.page_parts(inputs, vectors) * self.scale[:, None]
+        base = -float((self.scale * self.net.center).sum())
         return Scores(page.numpy(), base, self.net.item_parts(inputs, vectors).numpy())
 
 
@@ -145,6 +173,7 @@ class MultiGrainedReward:
     page: Whitening = field(default_factory=Whitening)
     item: Whitening = field(default_factory=Whitening)  # of the sum over a page's slots
     caution: float = 0.0  # deviations of the ensemble that are taken off the page reward
+    stepwise: bool = False  # whether each slot has what it adds to the page so far, instead of the last slot all
 
     @property
     def alpha(self) -> float:
@@ -165,7 +194,12 @@ class MultiGrainedReward:
         real[:, 0] |= ~real.any(1)
         size = real.sum(1, keepdims=True)
         out = (1 - self.alpha) * (item - self.item.mean / size) / self.item.spread * real
-        out[np.arange(len(out)), pages.last] += self.alpha * (page - self.page.mean) / self.page.spread
+        rest = page - self.page.mean
+        if self.stepwise:
+            gains = self.model.gains(pages)
+            out += self.alpha * gains / self.page.spread
+            rest = rest - gains.sum(1)
+        out[np.arange(len(out)), pages.last] += self.alpha * rest / self.page.spread
         return out.astype(np.float32)
 
     def totals(self, scores: Scores) -> F64:

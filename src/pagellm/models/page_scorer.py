@@ -26,7 +26,7 @@ class Scorer(Protocol):
 
 
 class PageScorer:
-    """The policy network's logits. The page head is left out where it is zero: then nothing written changes anything."""
+    """The policy network's logits. The language model does not read on where the page head is zero: nothing written would change it."""
 
     def __init__(
         self,
@@ -45,11 +45,11 @@ class PageScorer:
         pages of a context, so it is read with the prompt and saves a step.
         """
         self._net, self._pages = net, pages
-        self._active = net.writes_pages
-        ahead = self._active and first_row is not None
+        self._reads = net.reads_pages
+        ahead = self._reads and first_row is not None
         if ahead:
             prompt, lengths = _with_token(prompt, lengths, net.rows.weight[first_row]), lengths + 1
-        hidden, self._cache = net.backbone.prefill(prompt, lengths, pages, tokens - ahead, 1 + ahead)  # type: ignore[operator]
+        hidden, self._cache = net.backbone.prefill(prompt, lengths, pages, (tokens - ahead) * self._reads, 1 + ahead)  # type: ignore[operator]
         self._first: Tensor | None = (
             hidden[:, 1:].expand(-1, pages, -1) if ahead else None
         )  # [context, page, dim], still to be used
@@ -68,18 +68,22 @@ class PageScorer:
 
     def read(self, choice: Tensor, row: Tensor) -> None:
         """One step of the backbone on the sum of both vectors, so that a page of 20 items is 20 steps."""
-        if not self._active:
-            return
+        self._delta = None
+        if self._reads:
+            self._delta = self._net.page_head(self._step(choice, row)) @ self._vectors.mT
         if self._pool is not None:
             self._net.page_evidence.put(self._so_far, self._pool, choice)
+            addition = self._net.page_evidence.addition(self._so_far, self._pool)
+            self._delta = addition if self._delta is None else self._delta + addition
+
+    def _step(self, choice: Tensor, row: Tensor) -> Tensor:
+        """Hidden vectors [context, page, dim] that the next slots are chosen from."""
         hidden, self._first = self._first, None
         if hidden is None:
             index = choice.clamp_min(0)[..., None].expand(-1, -1, self._vectors.shape[-1])
             token = self._vectors.gather(1, index) * (choice >= 0)[..., None] + self._net.rows(row.clamp(0, ROWS - 1))
             hidden = self._net.backbone.step(token, self._cache)  # type: ignore[operator]
-        self._delta = self._net.page_head(hidden) @ self._vectors.mT
-        if self._pool is not None:
-            self._delta = self._delta + self._net.page_evidence.addition(self._so_far, self._pool)
+        return hidden
 
 
 def _with_token(prompt: Tensor, lengths: Tensor, token: Tensor) -> Tensor:

@@ -151,6 +151,11 @@ class PolicyNet(nn.Module):
         return logits.topk(min(k, int(allowed.sum())), -1).indices
 
     @property
+    def reads_pages(self) -> bool:
+        """Whether what the language model reads of the page so far changes anything: False until the page head is trained."""
+        return bool(self.page_head.weight.any())
+
+    @property
     def writes_pages(self) -> bool:
         """Whether the page so far changes anything: False until page head or page evidence is trained."""
-        return bool(self.page_head.weight.any()) or self.page_evidence.active
+        return self.reads_pages or self.page_evidence.active

@@ -5,10 +5,11 @@
     diversity  = - mean over slots of cost(relations)     redundancy = - mean over slots of cost(relations)
     item reward of a slot = look · p(engaged)
 
-Relevance, ranking and item heads read the evidence of an item and nothing of the page; diversity and redundancy read what a slot is to the
-page and to the history and nothing of the evidence. So no head can learn its family from what belongs to another one, and a swap of two
-items changes two slots of the item reward alone. A second copy of an item, or what its user has already, is worth nothing wherever it
-stands. Every score is a sum over slots: the receipt of a page is exact.
+Relevance, ranking and item heads start at the policy's own logit and learn what later feedback says beside it: log-odds = trust · logit +
+head(evidence), the head zero at the start. They read the evidence of an item and nothing of the page; diversity and redundancy read what a
+slot is to the page and to the history and nothing of the evidence. So no head can learn its family from what belongs to another one, and a
+swap of two items changes two slots of the item reward alone. A second copy of an item, or what its user has already, is worth nothing
+wherever it stands. Every score is a sum over slots: the receipt of a page is exact.
 
 Takes inputs of pages, gives tensors. Knows no log, no pairs, no files and no training.
 """
@@ -76,6 +77,9 @@ class RewardNet(nn.Module):
         self.page_trunk = _trunk(len(RELATIONS), hidden)
         self.price = nn.Parameter(torch.ones(config.members))  # of a stale slot, before softplus
         self.heads = nn.ModuleDict({name: Members(hidden, config.head_hidden, config.members) for name in (*FAMILIES, "item")})
+        self.trust = nn.Parameter(torch.ones(len(VALUED)))  # in the policy's logit
+        for name in VALUED:
+            nn.init.zeros_(self.heads[name].outer)  # type: ignore[arg-type]
 
     def standardize(self, items: Float[Tensor, "row feature"], relations: Float[Tensor, "row relation"]) -> None:
         """Takes mean and deviation of these rows."""
@@ -85,13 +89,14 @@ class RewardNet(nn.Module):
             getattr(self, f"{name}_deviation").copy_(torch.where(deviation < 1e-6, 1.0, deviation.clamp_min(1e-3)))
 
     def item_vectors(self, items: Float[Tensor, "... feature"]) -> Float[Tensor, "... dim"]:
-        """What the value heads read of each item."""
+        """What the value heads read of each item: the trunk's vector and, last, the policy's logit as it is."""
         out: Tensor = self.item_trunk((items - self.items_mean) / self.items_deviation)
-        return out
+        return torch.cat([out, items[..., -1:]], -1)
 
     def log_odds(self, name: str, vectors: Float[Tensor, "... dim"]) -> Float[Tensor, "... member"]:
         """What a value head (see VALUED) finds of items, up to a constant that only calibration sets."""
-        out: Tensor = self.heads[name](vectors)
+        known: Tensor = self.trust[VALUED.index(name)] * vectors[..., -1:]
+        out: Tensor = known + self.heads[name](vectors[..., :-1])
         return out
 
     def chances(self, name: str, vectors: Float[Tensor, "... dim"]) -> Float[Tensor, "... member"]:

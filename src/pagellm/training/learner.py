@@ -17,8 +17,8 @@ from pagellm.errors import TrainingError
 from pagellm.models.policy import PolicyNet
 from pagellm.training.checkpoint import trained_by
 
-_PARTS = {"repetition": ("page_evidence",), "page": ("page_evidence", "page_head", "rows"), "all": ("",)}
-_FAST = ("page_evidence", "page_head", "rows")  # start at nothing, so they may move faster than what is fitted already
+_HEADS = ("page_evidence.", "evidence.", "page_head.", "rows.")  # may move faster than a language model
+_PARTS = {"repetition": _HEADS[:1], "evidence": _HEADS[:2], "page": _HEADS, "all": ("",)}
 _MOST_SKIPPED = 3  # steps in a row that may be skipped for values that are not finite
 
 
@@ -74,15 +74,15 @@ class Learner:
         torch.manual_seed(seed)
         value = ValueHead(net.dims)
         reference = copy.deepcopy(reference).eval().requires_grad_(False)
-        page: list[nn.Parameter] = []
-        context: list[nn.Parameter] = []
+        heads: list[nn.Parameter] = []
+        rest: list[nn.Parameter] = []
         for name, parameter in net.named_parameters():
             parameter.requires_grad_(parameter.requires_grad and name.startswith(_PARTS[config.learn]))
             if parameter.requires_grad:
-                (page if name.startswith(_FAST) else context).append(parameter)
-        groups = [{"params": [*page, *value.parameters()], "lr": config.lr}]
-        if context:
-            groups.append({"params": context, "lr": config.context_lr})
+                (heads if name.startswith(_HEADS) else rest).append(parameter)
+        groups = [{"params": [*heads, *value.parameters()], "lr": config.lr}]
+        if rest:
+            groups.append({"params": rest, "lr": config.context_lr})
         optimizer = torch.optim.AdamW(groups, weight_decay=0.0, betas=(0.9, 0.99), foreach=False)
         return cls(net, reference, value, optimizer, config.kl_coef)
 

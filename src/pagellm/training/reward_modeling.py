@@ -10,7 +10,7 @@ no files.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -48,6 +48,15 @@ class PairTable:
 
     def __len__(self) -> int:
         return len(self.family)
+
+    def exchanged(self, share: float, seed: int) -> PairTable:
+        """The table with the sides of so many of its pairs exchanged, drawn with the seed: as if their feedback were wrong."""
+        some = np.random.default_rng((seed, 15)).random(len(self)) < share
+        sides = {
+            name: np.where(some, getattr(self, other), getattr(self, name))
+            for name, other in (("chosen", "rejected"), ("rejected", "chosen"), ("better", "worse"), ("worse", "better"))
+        }
+        return replace(self, **sides, offset=np.where(some, -self.offset, self.offset))
 
 
 def pair_table(pairs: Pairs, log: Interactions, reader: PageReader, look: Look) -> PairTable:

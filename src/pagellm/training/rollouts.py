@@ -22,7 +22,7 @@ from pagellm.models.page_scorer import PageScorer
 from pagellm.models.policy import PolicyNet
 from pagellm.models.run import Run
 from pagellm.models.whole_pages import WrittenPages, distributions, logprobs_of, reference_logits
-from pagellm.types import F32, I32, I64, NO_ITEM, Contexts, PageBatch
+from pagellm.types import F32, I32, I64, NO_ITEM, Bool, Contexts, PageBatch
 
 _CHUNK = 256  # contexts whose whole pools are held at once
 _TOGETHER = 128  # contexts whose likeliest pages are written at once
@@ -59,16 +59,20 @@ class Rollout:
         return self.logprobs.shape[0], self.logprobs.shape[1]
 
 
-def ask(run: Run, contexts: Contexts, since: I64, rules: CompiledLayout, candidates: int) -> Asked:
+def ask(
+    run: Run, contexts: Contexts, since: I64 | None, rules: CompiledLayout, candidates: int, among: Bool | None = None
+) -> Asked:
     """The `candidates` most probable of each context's candidates, and what the layout pins.
 
-    `since` [item], unix seconds, leaves out what was not known strictly before a context's time.
+    `since` [item], unix seconds, leaves out what was not known strictly before a context's time; `among` [item] all else that it does
+    not hold.
     """
+    allowed = rules.eligible if among is None else rules.eligible & among
     pools, features = [], []
     required = np.array(rules.required_items, np.int32)
     for begin in range(0, len(contexts), _CHUNK):
         some = contexts.take(np.arange(begin, min(begin + _CHUNK, len(contexts))))
-        pool, logits = candidate_logits(run, some, rules.eligible, since)
+        pool, logits = candidate_logits(run, some, allowed, since)
         logits = np.where(np.isin(pool, required), -np.inf, logits)
         best = np.argsort(-logits, axis=1, kind="stable")[:, :candidates]
         kept = np.where(np.isneginf(np.take_along_axis(logits, best, 1)), NO_ITEM, np.take_along_axis(pool, best, 1))

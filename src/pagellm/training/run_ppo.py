@@ -120,7 +120,7 @@ def open_stage(run: Run, layout: Layout) -> Stage:
     config, log = run.config, run.split.log
     likeness = run.likeness
     rewards, facts = load_rewards(run)
-    rewards.caution = config.ppo.caution
+    rewards.caution, rewards.stepwise = config.ppo.caution, config.ppo.stepwise
     end = windows(run)[0][1]
     desk = Desk(compile_layout(layout, run.catalog, end), config.model.max_history)
     since = known_since(log, run.impressions, run.catalog)

@@ -54,6 +54,8 @@ def learn_rewards(run: Run, tell: Callable[[str], None]) -> Iterator[Step]:
     look = Look.learned(found.examination)
     reader = PageReader(run.net, run.evidence, likeness, run.catalog.shown, config.model.max_history)
     table = pair_table(_drawn(pairs, config.reward.pairs, config.seed), run.split.log, reader, look)
+    if config.reward.noise:
+        table = table.exchanged(config.reward.noise, config.seed)
     torch.manual_seed(config.seed)
     net = RewardNet(config.reward, config.split.repeats, len(reader.columns))
     metrics = run.folder / METRICS

@@ -1,0 +1,183 @@
+"""What the ablation is for: each claim with the figures that decide it. Settings are chosen on the window of choices, figures are of the
+test.
+
+    kept      of the joint arms with at most half the near-duplicates of the best supervised control, the most accurate one loses less
+              than 1 % of that control's NDCG, by the lower end of the paired interval
+    frontier  a joint arm lies above what a re-ranker of the same policy reaches with as many near-duplicates
+    rewards   the joint arm lies above the arms of either reward alone, at one distance from the reference
+    truth     in a simulated shop: joint is worth more than page only, than item only, than the supervised policy (Holm's correction)
+
+Takes points, gives findings. Knows no training.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from pagellm.evaluation.significance import interval, ratio_interval, resampled_means, sign_flip_p
+from pagellm.reproduction.supervised import CONTROLS
+from pagellm.reproduction.tables import Point, Points
+from pagellm.types import F64
+
+LOSS = 0.99
+"""Share of the best supervised control's accuracy that has to be kept."""
+
+REPEATED = "near_duplicates@10"
+ACCURATE = ("ndcg@10", "ndcg@100")
+_RERANKERS = ("mmr", "dpp", "price")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One comparison. `holds` is None where it is shown and no claim rests on it."""
+
+    dataset: str
+    claim: str
+    what: str
+    metric: str
+    value: float  # ratio of means, or difference for the truth
+    low: float
+    high: float
+    p: float | None
+    holds: bool | None
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(self)
+
+
+def findings(points: Points) -> list[Finding]:
+    """Every claim of every data set."""
+    out: list[Finding] = []
+    for dataset in points.datasets:
+        some = points.of_dataset(dataset)
+        out += kept(dataset, some)
+        for base in ("start", "refreshed"):
+            out += above_rerankers(dataset, some, base)
+        out += above_single_rewards(dataset, some)
+        out += true_value(dataset, some)
+    return out
+
+
+def best_control(points: Sequence[Point]) -> Point | None:
+    """The supervised policy of highest NDCG@10 on the choices."""
+    controls = [p for p in points if p.method == "sft" and p.base in CONTROLS]
+    return max(controls, key=lambda p: p.mean("choices", "ndcg@10"), default=None)
+
+
+def kept(dataset: str, points: Sequence[Point]) -> Iterator[Finding]:
+    """Accuracy of the joint arm that halves the near-duplicates, against the best supervised control."""
+    control = best_control(points)
+    if control is None:
+        return
+    most = control.mean("choices", REPEATED) / 2
+    fit = [p for p in points if p.method == "ppo" and p.reward == "joint" and p.mean("choices", REPEATED) <= most]
+    chosen = max(fit, key=lambda p: p.mean("choices", "ndcg@10"), default=None)
+    if chosen is None:
+        return
+    what = f"{chosen.arm} on {chosen.base} against sft on {control.base}"
+    for metric in (*ACCURATE, REPEATED):
+        value, low, high = ratio(chosen.users("test", metric), control.users("test", metric))
+        holds = value <= 0.5 if metric == REPEATED else low >= LOSS
+        yield Finding(dataset, "kept", what, metric, value, low, high, None, holds)
+
+
+def above_rerankers(dataset: str, points: Sequence[Point], base: str) -> Iterator[Finding]:
+    """Joint arms against each re-ranker of the policy that they are put on, mixed so that both repeat alike on the test.
+
+    The language model of `refreshed` carries the start's head in the learned arm, so its re-rankers are those of the strongest supervised
+    head on it, `both`, where that was run.
+    """
+    ranker = base if base == "start" else "both"
+    for point in points:
+        if point.method != "ppo" or point.reward != "joint" or point.base != base:
+            continue
+        for method in _RERANKERS:
+            dial = [p for p in points if p.method == method and p.base == ranker]
+            dial += [p for p in points if p.method == "sft" and p.base == ranker]
+            mixed = at_level(dial, point.mean("test", REPEATED))
+            if mixed is None:
+                continue
+            value, low, high = ratio(point.users("test", "ndcg@10"), mixed)
+            yield Finding(
+                dataset, "frontier", f"{point.arm} on {base} against {method} on {ranker}", "ndcg@10", value, low, high, None,
+                low > 1 if method != "price" else None,
+            )  # fmt: skip
+
+
+def at_level(dial: Sequence[Point], level: float) -> F64 | None:
+    """[user] NDCG@10 of a coin between the two neighbours on a dial that repeats as much as `level` on the test; None beyond its range."""
+    order = sorted(dial, key=lambda p: p.mean("test", REPEATED))
+    for less, more in pairwise(order):
+        low, high = less.mean("test", REPEATED), more.mean("test", REPEATED)
+        if low <= level <= high:
+            share = (level - low) / (high - low) if high > low else 0.5
+            return np.asarray((1 - share) * less.users("test", "ndcg@10") + share * more.users("test", "ndcg@10"))
+    return None
+
+
+def above_single_rewards(dataset: str, points: Sequence[Point]) -> Iterator[Finding]:
+    """The joint arms against the page and the item reward alone, on the bases where all were judged."""
+    for base in ("start", "refreshed"):
+        joint = [p for p in points if p.method == "ppo" and p.reward == "joint" and p.base == base]
+        for reward in ("page", "item"):
+            for single in (p for p in points if p.method == "ppo" and p.reward == reward and p.base == base):
+                mixed = at_level(joint, single.mean("test", REPEATED))
+                nearest = min(joint, key=lambda p: abs(p.mean("test", REPEATED) - single.mean("test", REPEATED)), default=None)
+                if nearest is None:
+                    continue
+                told = (
+                    "the joint arms at as many near-duplicates" if mixed is not None else f"{nearest.arm}, the nearest joint arm"
+                )
+                ours = nearest.users("test", "ndcg@10") if mixed is None else mixed
+                value, low, high = ratio(ours, single.users("test", "ndcg@10"))
+                yield Finding(
+                    dataset, "rewards", f"{told} against {single.arm} on {base}", "ndcg@10", value, low, high, None, low > 1
+                )
+
+
+def true_value(dataset: str, points: Sequence[Point]) -> Iterator[Finding]:
+    """Differences of true expected clicks a page, with p-values after Holm's correction (Holm 1979)."""
+    arms = {p.arm: p for p in points if p.base == "start" and p.has("test", "true_clicks")}
+    chosen = {reward: _truest(arms, reward) for reward in ("joint", "page", "item")}
+    sft = arms.get("sft.start")
+    pairs = [("joint", "page"), ("joint", "item"), ("page", "sft"), ("item", "sft"), ("joint", "sft")]
+    every = {**chosen, "sft": sft}
+    tests = []
+    for one, other in pairs:
+        a, b = every[one], every[other]
+        if a is None or b is None:
+            continue
+        gap = a.users("test", "true_clicks") - b.users("test", "true_clicks")
+        low, high = interval(resampled_means(gap[:, None]))[:, 0]
+        tests.append((f"{a.arm} less {b.arm}", float(gap.mean()), float(low), float(high), float(sign_flip_p(gap[:, None])[0])))
+    for (what, value, low, high, _), p in zip(tests, holm([t[-1] for t in tests]), strict=True):
+        yield Finding(dataset, "truth", what, "true_clicks", value, low, high, p, value > 0 and p < 0.01)
+
+
+def _truest(arms: dict[str, Point], reward: str) -> Point | None:
+    """The arm of a reward whose pages hold most of what users did next among the choices: the truth is not looked at."""
+    fit = [p for p in arms.values() if p.method == "ppo" and p.reward == reward]
+    return max(fit, key=lambda p: p.mean("choices", "ndcg@10"), default=None)
+
+
+def holm(p: Sequence[float]) -> list[float]:
+    """p-values after Holm's step-down correction, in their order."""
+    order = np.argsort(p, kind="stable")
+    out, largest = np.zeros(len(p)), 0.0
+    for rank, at in enumerate(order):
+        largest = max(largest, min(1.0, (len(p) - rank) * p[at]))
+        out[at] = largest
+    return [float(x) for x in out]
+
+
+def ratio(ours: F64, theirs: F64) -> tuple[float, float, float]:
+    """Ratio of two means over the same users, with its 95 % interval."""
+    draws = resampled_means(np.stack([ours, theirs], 1))
+    low, high = ratio_interval(draws[:, :1], draws[:, 1:])[:, 0]
+    return float(ours.mean() / theirs.mean()), float(low), float(high)

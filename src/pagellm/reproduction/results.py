@@ -1,0 +1,101 @@
+"""The files that an ablation leaves: the long table as Parquet and CSV, the claims, the page for people.
+
+Takes a matrix, writes into its folder.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import platform
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from pagellm import __version__
+from pagellm.models.storage import read_json, write_bytes, write_json
+from pagellm.reporting.ablation import AblationPage, Frontier, ablation_html
+from pagellm.reproduction.claims import REPEATED, Finding, findings
+from pagellm.reproduction.jobs import Matrix
+from pagellm.reproduction.tables import Points, tidy
+
+_SHOWN = ("ndcg@10", REPEATED, "ild@10", "true_clicks")
+
+
+def write_results(matrix: Matrix, command: str) -> tuple[pl.DataFrame, list[Finding]]:
+    """Writes ablation.parquet, ablation.csv, claims.json and ablation.html from all finished jobs; returns table and claims."""
+    points = Points.of(matrix)
+    table, claims = tidy(points), findings(points)
+    facts = {"command": command} | environment() | read_json(matrix.folder / "matrix.json")
+    table.write_parquet(matrix.folder / "ablation.parquet")
+    write_bytes(matrix.folder / "ablation.csv", table.write_csv().encode())
+    write_json(matrix.folder / "claims.json", {"facts": facts, "claims": [claim.as_json() for claim in claims]})
+    pooled = table.filter(pl.col("seed").is_null() & (pl.col("part") == "test") & pl.col("metric").is_in(_SHOWN))
+    page = AblationPage(
+        "Ablation: which rewards and which learning make better pages",
+        [claim.as_json() for claim in claims],
+        frontiers(points),
+        pooled.to_dicts(),
+        {name: value if isinstance(value, str) else json.dumps(value) for name, value in facts.items()},
+    )
+    write_bytes(matrix.folder / "ablation.html", ablation_html(page).encode())
+    return table, claims
+
+
+def frontiers(points: Points) -> list[Frontier]:
+    """One drawing for each data set and base: learned arms beside re-rankers."""
+    out = []
+    for dataset in points.datasets:
+        some = points.of_dataset(dataset)
+        for base, ranker in (("start", "start"), ("refreshed", "both")):
+            series: dict[str, list[tuple[float, float]]] = {}
+            for point in some:
+                learned = (
+                    point.method == "ppo"
+                    and point.base == base
+                    and point.arm.startswith(("ppo-joint-r", "ppo-page-r", "ppo-item"))
+                )
+                dial = point.method in ("mmr", "dpp", "price") and point.base == ranker
+                alone = point.method == "sft" and point.base == ranker
+                if learned or dial or alone:
+                    name = (
+                        f"PPO {point.reward}"
+                        if learned
+                        else point.method.upper()
+                        if dial and point.method != "price"
+                        else "price"
+                        if dial
+                        else "supervised"
+                    )
+                    series.setdefault(name, []).append((point.mean("test", REPEATED), point.mean("test", "ndcg@10")))
+            if len(series) > 1:
+                reading = f"Arms on the base {base}, re-rankers of the supervised policy {ranker}; each line is one dial."
+                out.append(Frontier(f"{dataset}, {base}", reading, {k: sorted(v) for k, v in sorted(series.items())}, "NDCG@10"))
+    return out
+
+
+def environment() -> dict[str, Any]:
+    """Date, machine and versions: what a reader needs to repeat it."""
+    versions = {name: importlib.metadata.version(name) for name in ("torch", "numpy", "polars", "numba")}
+    return {
+        "date": datetime.now(UTC).strftime("%Y-%m-%d"),
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+        "python": platform.python_version(),
+        "pagellm": __version__,
+        "versions": versions,
+    }
+
+
+def command_of(data: list[Path], seeds: int, groups: list[str], profile: str, settings: list[str], out: Path) -> str:
+    """The command that makes this matrix again."""
+    parts = [
+        "pagellm reproduce ablation",
+        *map(str, data),
+        f"--seeds {seeds}",
+        f"--only {','.join(groups)}",
+        f"--profile {profile}",
+    ]
+    return " ".join([*parts, *(f"--set {setting}" for setting in settings), f"--out {out}"])
