@@ -39,6 +39,8 @@ def make(repeats: bool = False, **settings: float) -> MultiGrainedReward:
     torch.manual_seed(4)
     config = RewardConfig(members=3, **settings)  # type: ignore[arg-type]
     net = RewardNet(config, repeats).eval()
+    for head in net.heads.values():  # those that value items are zero at the start
+        torch.nn.init.normal_(head.outer)  # type: ignore[arg-type]
     allowed = np.ones(len(RUN.catalog), bool)
     allowed[0] = False
     reader = PageReader(RUN.net, RUN.evidence, likeness_of(RUN.catalog, RUN.content, 0.6), allowed, 20)
@@ -62,6 +64,35 @@ def batch(count: int = 40, seed: int = 0) -> PageBatch:
 
 
 REWARD, PAGES = make(), batch()
+
+
+def test_what_slots_add_to_the_slots_before_sums_to_the_page_reward() -> None:
+    scores, gains = REWARD.model.scores(PAGES), REWARD.model.gains(PAGES)
+    assert gains.shape == (40, SLOTS)
+    assert np.abs(gains[PAGES.items == NO_ITEM]).max() < 1e-9
+    assert gains.sum(1) + scores.base == pytest.approx(scores.page_total.mean(1), abs=1e-4)
+    stepwise = MultiGrainedReward(REWARD.model, REWARD.page, REWARD.item, 0.3, stepwise=True)
+    at_last = MultiGrainedReward(REWARD.model, REWARD.page, REWARD.item, 0.3)
+    assert stepwise(PAGES).sum(1) == pytest.approx(at_last(PAGES).sum(1), abs=1e-4)
+    assert np.abs(stepwise(PAGES) - at_last(PAGES)).max() > 0.1
+
+
+def test_a_repetition_is_paid_for_where_it_stands_and_not_by_what_it_repeats() -> None:
+    items = PAGES.items[:1].copy()
+    items[0] = np.setdiff1d(np.arange(1, 40), PAGES.contexts.history(int(PAGES.place[0])))[:SLOTS]
+    fresh = PAGES.take(np.array([0])).with_items(items)
+    again = fresh.with_items(np.where(np.arange(SLOTS) == 3, items[:, :1], items))
+    one, other = REWARD.model.gains(fresh)[0], REWARD.model.gains(again)[0]
+    assert one[:3] == pytest.approx(other[:3], abs=1e-9)
+    assert other[3] < one[3]
+
+
+def test_rewards_begin_with_the_order_of_the_policy() -> None:
+    net = RewardNet(RewardConfig(members=3)).eval()
+    rows = torch.randn(50, net.item_trunk[0].in_features, generator=torch.Generator().manual_seed(1))
+    for name in ("relevance", "ranking", "item"):
+        odds = net.log_odds(name, net.item_vectors(rows))
+        assert torch.equal(odds.argsort(0), rows[:, -1:].expand(-1, 3).argsort(0))
 
 
 def test_shapes_and_that_the_reward_of_a_page_is_the_sum_of_its_slots() -> None:

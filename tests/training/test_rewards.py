@@ -90,6 +90,19 @@ def test_the_loss_is_bradley_terry_with_margin_offset_and_weights() -> None:
     assert loss == pytest.approx(float(expected), rel=1e-5)
 
 
+def test_exchanged_pairs_say_the_contrary() -> None:
+    pairs, net = table(80, offset=0.4), fitted(table(400))
+    wrong = pairs.exchanged(1.0, seed=0)
+    for family in Family:
+        some = np.flatnonzero(pairs.family == family)
+        with torch.no_grad():
+            assert torch.allclose(family_gap(net, pairs, some, family), -family_gap(net, wrong, some, family), atol=1e-5)
+    assert (wrong.offset == -pairs.offset).all()
+    half = pairs.exchanged(0.5, seed=0)
+    assert 0.3 < (half.chosen != pairs.chosen).mean() < 0.7
+    assert (pairs.exchanged(0.0, seed=0).chosen == pairs.chosen).all()
+
+
 def test_families_add_up_and_an_absent_one_adds_nothing() -> None:
     pairs, net = table(80), RewardNet(CONFIG).eval()
     ones = np.ones((80, 2), np.float32)

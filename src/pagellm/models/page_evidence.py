@@ -31,7 +31,8 @@ BEFORE = (
     "surprise",
 )
 """Largest title cosine with a slot before; near-duplicates before, as log(1 + n); mean and largest content cosine; shares of the slots
-before that are of its category and of its brand; n / (n + 10) for n filled slots; a tenth of its logit below the context's best."""
+before that are of its category and of its brand; n / (n + 10) for n filled slots; a tenth of its logit below the context's best; its chance
+among the context's best by these logits, and a tenth of the log of that chance."""
 
 _BEST = 20  # candidates that a share of chance is of: pools differ in size, their best do not
 _PAIRWISE = 5  # title cosine, near-duplicate, content cosine, same category, same brand

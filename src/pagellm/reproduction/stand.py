@@ -1,13 +1,15 @@
 """The stand that arms are tested on: one run, the policies that arms start from or are put on, and the users that they are judged by.
 
-Every arm ranks the same candidates of the same contexts: the favorites of a supervised policy. Its page comes first, then the rest in the
-order of that policy. Figures are those of `pagellm evaluate`, one context a user. Where the shop is a simulated one, its truth is a figure.
+Every arm ranks the same candidates of the same contexts: the favorites of a supervised policy. Its page comes first, then the rest in its
+own order before anything stands on the page. Figures are those of `pagellm evaluate`, one context a user. Where the shop is simulated, its
+truth is a figure.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -49,9 +51,9 @@ class Judged:
     facts: ItemFacts
     truth: Callable[[PageBatch], dict[str, F64]] | None  # of a simulated shop: figures [page]
 
-    def figures(self, pages: PageBatch) -> dict[str, F64]:
-        """Every figure, [context] each."""
-        ranked = _page_first(pages.items, self.asked.pool, self.logits)
+    def figures(self, pages: PageBatch, logits: F32 | None = None) -> dict[str, F64]:
+        """Every figure, [context] each. `logits` order what is not on the page, where they are not those of the base."""
+        ranked = _page_first(pages.items, self.asked.pool, self.logits if logits is None else logits)
         found = accuracy(ranked, self.asked.contexts, CUTS) | page_measures(ranked, self.facts, self.candidates)
         return found | (self.truth(pages) if self.truth else {})
 
@@ -90,23 +92,29 @@ class Stand:
 
     def base(self, name: str, net: PolicyNet) -> Base:
         """A policy with the users that it is judged by. One context a user: warm, with a next basket."""
-        split, catalog = self.run.split, self.run.catalog
-        content, titles = content_vectors(catalog, CONTENT_DIMS), title_vectors(catalog)
-        judged = {}
+        split, judged = self.run.split, {}
         for part, contexts, candidates, known in (
             ("choices", split.valid, split.candidates_valid, split.fit_until_valid),
             ("test", split.test, split.candidates_test, split.fit_until_test),
         ):
             contexts = contexts.take(contexts.warm & (contexts.target_stop > contexts.stop))
-            facts = item_facts(catalog, content, titles, split.log, known)
+            facts = item_facts(self.run.catalog, *self._vectors, split.log, known)
             asked = ask(replace(self.run, net=net), contexts, None, self.desk.rules, CUTS[-1], candidates)
             judged[part] = Judged(asked, self._logits(net, asked), candidates, facts, self._truth(contexts))
         return Base(name, net, judged)
 
     def figures(self, base: Base, net: PolicyNet) -> dict[str, F64]:
         """Figures of the likeliest pages of a policy that is put on a base: PART/FIGURE -> [context]."""
-        pages = {part: likeliest_pages(net, judged.asked, self.desk) for part, judged in base.judged.items()}
-        return of_pages(base, pages)
+        out: dict[str, F64] = {}
+        for part, judged in base.judged.items():
+            found = judged.figures(likeliest_pages(net, judged.asked, self.desk), self._logits(net, judged.asked))
+            out |= {f"{part}/{name}": values for name, values in found.items()}
+        return out
+
+    @cached_property
+    def _vectors(self) -> tuple[F32, F32]:
+        """What pages are measured by: the items' content and title vectors."""
+        return content_vectors(self.run.catalog, CONTENT_DIMS), title_vectors(self.run.catalog)
 
     def _logits(self, net: PolicyNet, asked: Asked) -> F32:
         h = read_contexts(net, asked.contexts, self.desk.max_history)
