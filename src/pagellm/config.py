@@ -191,7 +191,7 @@ class PPOConfig(_Section):
         description="weight of a reward that is checked against what the user did next, beside the learned ones",
     )
     canary_every: int = Field(5, ge=1, description="rounds between looks at held-out users")
-    canary_contexts: int = Field(1_000, ge=10, description="contexts of held-out users at most")
+    canary_contexts: int = Field(2_500, ge=10, description="contexts of held-out users at most")
     patience: int = Field(4, ge=1, description="looks without a better page value after which learning stops")
     duplicate_cost: float = Field(
         0.1, ge=0, le=1, description="share of a page's value that near-duplicates in every slot would cost, for the canary"
@@ -222,7 +222,15 @@ PROFILES: dict[str, dict[str, dict[str, Any]]] = {
     "tiny": {
         "model": {"dims": 64, "heads": 2, "layers": 1, "ffn_dims": 176, "max_history": 30},
         "sft": {"epochs": 3, "head_epochs": 4, "head_contexts": 10_000},
-        "ppo": {"iterations": 25, "contexts": 24, "candidates": 60, "canary_contexts": 400, "kl_coef": 0.03, "lr": 5e-3},
+        "ppo": {
+            "learn": "repetition",  # the rewards of a small log know less of single items than the policy does
+            "iterations": 25,
+            "contexts": 24,
+            "candidates": 60,
+            "canary_contexts": 400,
+            "kl_coef": 0.03,
+            "lr": 5e-3,
+        },
         "candidates": {
             "content_dims": 64,
             "popular_1d": 30,

@@ -145,11 +145,9 @@ class Bench:
         learner = Learner.start(net, self.run.net, config.ppo, self.seed)
         stats = list(self._learning(arm, learner, rewards, config))
         last = stats[-_SMOOTH:]
-        notes |= {
-            name: float(np.mean([getattr(s, name) for s in last]))
-            for name in ("kl", "reward", "distinct")
-            if hasattr(last[0], name)
-        }
+        for name, figure in (("kl", "kl"), ("learned_reward", "reward")):
+            if hasattr(last[0], figure):  # DPO has neither
+                notes[name] = float(np.mean([getattr(step, figure) for step in last]))
         arrays = _named(START, stand.figures(self.bases[START], net))
         if arm.settings and config.ppo.learn in ("repetition", "evidence"):  # else its heads read a language model of their own
             arrays |= _named(REFRESHED, stand.figures(self.bases[REFRESHED], put_on(self.nets[REFRESHED], net)))

@@ -81,7 +81,7 @@ def kept(dataset: str, points: Sequence[Point]) -> Iterator[Finding]:
     if chosen is None:
         return
     what = f"{chosen.arm} on {chosen.base} against sft on {control.base}"
-    for metric in (*ACCURATE, REPEATED):
+    for metric in (m for m in (*ACCURATE, REPEATED) if control.mean("test", m) > 0):
         value, low, high = ratio(chosen.users("test", metric), control.users("test", metric))
         holds = value <= 0.5 if metric == REPEATED else low >= LOSS
         yield Finding(dataset, "kept", what, metric, value, low, high, None, holds)
@@ -101,7 +101,7 @@ def above_rerankers(dataset: str, points: Sequence[Point], base: str) -> Iterato
             dial = [p for p in points if p.method == method and p.base == ranker]
             dial += [p for p in points if p.method == "sft" and p.base == ranker]
             mixed = at_level(dial, point.mean("test", REPEATED))
-            if mixed is None:
+            if mixed is None or not mixed.any():
                 continue
             value, low, high = ratio(point.users("test", "ndcg@10"), mixed)
             yield Finding(
@@ -129,7 +129,7 @@ def above_single_rewards(dataset: str, points: Sequence[Point]) -> Iterator[Find
             for single in (p for p in points if p.method == "ppo" and p.reward == reward and p.base == base):
                 mixed = at_level(joint, single.mean("test", REPEATED))
                 nearest = min(joint, key=lambda p: abs(p.mean("test", REPEATED) - single.mean("test", REPEATED)), default=None)
-                if nearest is None:
+                if nearest is None or not single.users("test", "ndcg@10").any():
                     continue
                 told = (
                     "the joint arms at as many near-duplicates" if mixed is not None else f"{nearest.arm}, the nearest joint arm"
