@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import shutil
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -285,3 +286,35 @@ def test_a_run_that_learned_from_everything_cannot_go_on(tiny_shop: Path, tmp_pa
     with pytest.raises(UsageError, match=r"split\.reward_at"):
         for _ in train_run(tiny_shop, tmp_path / "run", resolve("tiny", SETTINGS), tell=lambda line: None, until="reward"):
             pass
+
+
+def test_rewards_of_another_policy_or_catalog_are_refused(run_with_rewards: Path, tmp_path: Path) -> None:
+    from pagellm.errors import RunError
+    from pagellm.models.reward_files import load_rewards
+    from pagellm.models.run import finish, load_run
+
+    run = tmp_path / "run"
+    shutil.copytree(run_with_rewards, run)
+    load_rewards(load_run(run))
+    saved = json.loads((run / "reward.json").read_text())
+    for name in ("catalog", "policy"):
+        other = saved | {"made_with": saved["made_with"] | {name: "0" * 64}}
+        (run / "reward.json").write_text(json.dumps(other))
+        finish(run)
+        with pytest.raises(RunError, match=f"learned with another {name} than the run has"):
+            load_rewards(load_run(run))
+
+
+def test_of_many_pairs_every_family_keeps_its_share() -> None:
+    from pagellm.data.preferences.pairs import empty_pairs
+    from pagellm.training.run_rewards import _drawn
+
+    family = np.repeat(np.arange(5), [10, 500, 500, 500, 5_000]).astype(np.int8)
+    none = empty_pairs()
+    columns = {
+        f.name: np.zeros((len(family), *getattr(none, f.name).shape[1:]), getattr(none, f.name).dtype) for f in fields(none)
+    }
+    drawn = _drawn(replace(none, **columns | {"family": family, "user": np.arange(len(family), dtype=np.int32)}), 1_000, seed=0)
+    assert len(drawn) == 1_000
+    assert np.bincount(drawn.family).tolist() == [10, 247, 247, 248, 248]
+    assert (np.diff(drawn.user) > 0).all()

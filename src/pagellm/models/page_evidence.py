@@ -18,23 +18,10 @@ from torch import Tensor, nn
 
 from pagellm.data.likeness import Likeness
 
-BEFORE = (
-    "title_before",
-    "kin_before",
-    "alike_before",
-    "nearest_before",
-    "theme_before",
-    "brand_before",
-    "filled",
-    "opinion",
-    "chance",
-    "surprise",
-)
+BEFORE = ("title_before", "kin_before", "alike_before", "nearest_before", "theme_before", "brand_before", "filled", "opinion")
 """Largest title cosine with a slot before; near-duplicates before, as log(1 + n); mean and largest content cosine; shares of the slots
-before that are of its category and of its brand; n / (n + 10) for n filled slots; a tenth of its logit below the context's best; its chance
-among the context's best by these logits, and a tenth of the log of that chance."""
+before that are of its category and of its brand; n / (n + 10) for n filled slots; a tenth of its logit below the context's best."""
 
-_BEST = 20  # candidates that a share of chance is of: pools differ in size, their best do not
 _PAIRWISE = 5  # title cosine, near-duplicate, content cosine, same category, same brand
 
 
@@ -45,7 +32,7 @@ class Pool:
     titles: Float[Tensor, "context candidate title_dim"]
     vectors: Float[Tensor, "context candidate dim"]
     codes: Int[Tensor, "context candidate 3"]  # group, category, brand; -1 where unknown
-    opinion: Float[Tensor, "context candidate 3"]  # last of BEFORE
+    opinion: Float[Tensor, "context candidate"]  # last of BEFORE
 
 
 @dataclass
@@ -92,15 +79,12 @@ class PageEvidence(nn.Module):
         known = pool.clamp_min(0)
         finite = base.detach().masked_fill(pool < 0, -torch.inf)
         best = finite.amax(-1, keepdim=True)
-        below = torch.where(pool < 0, 0.0, (base.detach() - torch.where(best.isfinite(), best, 0.0)).clamp(-30, 0))
-        top = below.masked_fill(pool < 0, -torch.inf).topk(min(_BEST, pool.shape[1])).values.logsumexp(-1, keepdim=True)
-        share = (below - torch.where(top.isfinite(), top, 0.0)).clamp(-30, 0)
-        opinion = torch.stack([below / 10, share.exp() * (pool >= 0), share / 10], -1)
+        opinion = torch.where(pool < 0, 0.0, (base.detach() - torch.where(best.isfinite(), best, 0.0)).clamp(-30, 0) / 10)
         return Pool(self.titles[known], self.vectors[known], self.codes[known], opinion)
 
     def blank(self, pool: Pool, pages: int) -> SoFar:
         """Pages on which nothing stands yet."""
-        contexts, candidates, _ = pool.opinion.shape
+        contexts, candidates = pool.opinion.shape
         zeros = pool.opinion.new_zeros
         return SoFar(zeros(contexts, pages), zeros(contexts, pages, candidates, 2), zeros(contexts, pages, candidates, 4))
 
@@ -124,7 +108,7 @@ class PageEvidence(nn.Module):
 
     def _pairs(self, pool: Pool, choice: Int[Tensor, "context page slot"]) -> Float[Tensor, "context page slot candidate 5"]:
         """What each candidate is to the item in each slot; zeros for empty slots."""
-        contexts, candidates, _ = pool.opinion.shape
+        contexts, candidates = pool.opinion.shape
         at = choice.clamp_min(0).flatten(1)  # [context, page · slot]
         titles, content = (
             a.gather(1, at[..., None].expand(-1, -1, a.shape[-1])) @ a.mT for a in (pool.titles, pool.vectors)
@@ -142,11 +126,11 @@ class PageEvidence(nn.Module):
         n = filled[..., None]
         shares = total[..., 1:] / n.clamp_min(1)[..., None]
         between = (None,) * (largest.ndim - 3)  # axes of page and slot
-        opinion = pool.opinion[(slice(None), *between)].expand(*largest.shape[:-1], -1)
+        opinion = pool.opinion[(slice(None), *between)].expand(largest.shape[:-1])
         columns = (
             largest[..., 0].clamp_min(0), total[..., 0].log1p(), shares[..., 0], largest[..., 1].clamp_min(0),
-            shares[..., 1], shares[..., 2], (n / (n + 10)).expand(largest.shape[:-1]),
+            shares[..., 1], shares[..., 2], (n / (n + 10)).expand(largest.shape[:-1]), opinion,
         )  # fmt: skip
-        relations = torch.cat([torch.stack(columns, -1), opinion], -1)
+        relations = torch.stack(columns, -1)
         inner = torch.nn.functional.gelu(self.relations(relations))
         return (self.linear(relations) + self.outer(inner)).squeeze(-1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,8 @@ from pagellm.errors import RunError
 from pagellm.models.multi_grained import MultiGrainedReward, RewardModel, Whitening
 from pagellm.models.page_inputs import PageReader
 from pagellm.models.reward import RewardNet
-from pagellm.models.run import REWARD, REWARD_FACTS, Run
-from pagellm.models.storage import read_json, read_tensors, write_json, write_tensors
+from pagellm.models.run import POLICY, REWARD, REWARD_FACTS, Run
+from pagellm.models.storage import read_json, read_tensors, sha256, write_json, write_tensors
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,13 @@ class RewardFacts:
     examination: str  # in words
     page: tuple[float, float, float, float]  # fields of `Whitening` of the page reward on the pages that they learned from
     item: tuple[float, float, float, float]  # of the sum of the item rewards
+    made_with: dict[str, str]  # see `made_with`
+
+
+def made_with(run: Run) -> dict[str, str]:
+    """What rewards of a run read pages with: hashes of its catalog's item ids, in order, and of its policy's weights."""
+    items = hashlib.sha256("\n".join(run.catalog.item_ids.tolist()).encode())
+    return {"catalog": items.hexdigest(), "policy": sha256(run.folder / POLICY)}
 
 
 def write_rewards(folder: Path, net: RewardNet, facts: RewardFacts) -> None:
@@ -38,6 +46,7 @@ def write_rewards(folder: Path, net: RewardNet, facts: RewardFacts) -> None:
             "examination": facts.examination,
             "page": facts.page,
             "item": facts.item,
+            "made_with": facts.made_with,
         },
     )
     write_tensors(folder / REWARD, dict(net.state_dict()))
@@ -70,14 +79,25 @@ def _facts(saved: dict[str, Any]) -> RewardFacts:
         str(saved["examination"]),
         _four(saved["page"]),
         _four(saved["item"]),
+        {str(k): str(v) for k, v in saved["made_with"].items()},
     )
 
 
 def load_rewards(run: Run) -> tuple[MultiGrainedReward, RewardFacts]:
-    """The rewards of a run, whitened as on the pages that they learned from. Raises RunError where the run has learned none."""
+    """The rewards of a run, whitened as on the pages that they learned from.
+
+    Raises RunError where the run has learned none, or where they were learned with another catalog or another policy.
+    """
     config = run.config
     reader = PageReader(run.net, run.evidence, run.likeness, run.catalog.shown, config.model.max_history)
     net = RewardNet(config.reward, config.split.repeats, len(reader.columns))
     facts = read_rewards(run.folder, net)
+    for name, digest in made_with(run).items():
+        if facts.made_with.get(name) != digest:
+            raise RunError(
+                f"The rewards of {run.folder} were learned with another {name} than the run has "
+                f"({digest[:12]}…, theirs {facts.made_with.get(name, 'unknown')[:12]}…). Rewards read pages with the eyes of their run: "
+                "learn them again from its policy."
+            )
     model = RewardModel(net.eval(), reader, facts.look, config.reward)
     return MultiGrainedReward(model, Whitening(*facts.page), Whitening(*facts.item)), facts

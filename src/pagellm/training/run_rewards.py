@@ -18,7 +18,7 @@ from pagellm.data.contexts import contexts_between
 from pagellm.data.log import Log
 from pagellm.data.look import Look
 from pagellm.data.preferences.mining import MiningReport
-from pagellm.data.preferences.pairs import Pairs, write_pairs
+from pagellm.data.preferences.pairs import Family, Pairs, write_pairs
 from pagellm.data.preferences.situations import logged_contexts
 from pagellm.data.splits import Split
 from pagellm.errors import DataError
@@ -26,7 +26,7 @@ from pagellm.models.composer import PolicyRanker
 from pagellm.models.multi_grained import RewardModel
 from pagellm.models.page_inputs import PageReader
 from pagellm.models.reward import RewardNet
-from pagellm.models.reward_files import RewardFacts, write_rewards
+from pagellm.models.reward_files import RewardFacts, made_with, write_rewards
 from pagellm.models.run import LAYOUT, METRICS, PAIRS, REWARD, REWARD_FACTS, Run, make_schedule, run_layout
 from pagellm.models.storage import write_bytes
 from pagellm.training.own_pages import measure_spread, own_pages, whitened
@@ -79,6 +79,7 @@ def learn_rewards(run: Run, tell: Callable[[str], None]) -> Iterator[Step]:
         report.examination,
         (page.count, page.mean, page.squares, page.freedom),
         (item.count, item.mean, item.squares, item.freedom),
+        made_with(run),
     )
     write_rewards(run.folder, net, facts)
 
@@ -95,10 +96,16 @@ def _places(run: Run) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _drawn(pairs: Pairs, most: int, seed: int) -> Pairs:
-    """At most so many of the pairs, in their order."""
+    """At most so many of the pairs, in their order: of each family alike, more of those where others have fewer."""
     if len(pairs) <= most:
         return pairs
-    return pairs.take(np.sort(np.random.default_rng((seed, 3)).permutation(len(pairs))[:most]))
+    rng, left, chosen = np.random.default_rng((seed, 3)), most, []
+    families = sorted((np.flatnonzero(pairs.family == family) for family in Family), key=len)
+    for place, some in enumerate(families):
+        share = min(len(some), left // (len(families) - place))
+        chosen.append(rng.permutation(some)[:share])
+        left -= share
+    return pairs.take(np.sort(np.concatenate(chosen)))
 
 
 def drop_rewards(folder: Path) -> None:
