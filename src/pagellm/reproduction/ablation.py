@@ -38,6 +38,7 @@ from pagellm.training.learner import Learner
 from pagellm.training.pair_sources import known_since
 from pagellm.training.ppo import ppo
 from pagellm.training.rollouts import Asked
+from pagellm.training.run_ppo import learning_reward
 from pagellm.types import I32, PageBatch
 
 Tell = Callable[[str], None]
@@ -154,9 +155,6 @@ class Bench:
         return Outcome(arrays, notes)
 
     def _learning(self, arm: Arm, learner: Learner, rewards: MultiGrainedReward, config: RunConfig) -> Iterator[Any]:
-        def reward(pages: PageBatch) -> Any:
-            return rewards(pages, learn=True)
-
         if arm.method == "dpo":
             shown, log = self.run.impressions, self.run.split.log
             pages = None if shown is None else shown.page_ids
@@ -165,16 +163,12 @@ class Bench:
             duels = duels_of(self.run, pairs, since, self.stand.desk, config.ppo, self.seed)
             return dpo(learner, duels, config.ppo, self.seed)
         learn = rejection_sampling if arm.method == "rejection" else ppo
-        return learn(learner, self._contexts_of(config), reward, config.ppo, self.stand.desk, self.seed)
+        reward = learning_reward(rewards, self.stand.facts, config)
 
-    def _contexts_of(self, config: RunConfig) -> Callable[[int], Asked]:
-        asked = self.stand.asked
+        def contexts_of(iteration: int) -> Asked:
+            return self.stand.asked.drawn(config.ppo.contexts, self.seed, iteration)
 
-        def drawn(iteration: int) -> Asked:
-            rng = np.random.default_rng((self.seed, 8, iteration))
-            return asked.take(np.sort(rng.choice(len(asked), min(config.ppo.contexts, len(asked)), replace=False)))
-
-        return drawn
+        return learn(learner, contexts_of, reward, config.ppo, self.stand.desk, self.seed)
 
     def _rewards(self, arm: Arm, config: RunConfig) -> MultiGrainedReward:
         """The rewards of an arm: its weights of the families, whitened anew; relearned where its pairs are noisy."""
@@ -193,11 +187,7 @@ class Bench:
         return MultiGrainedReward(model, Whitening(), Whitening(), config.ppo.caution, config.ppo.stepwise)
 
     def _best_pages(self, rewards: MultiGrainedReward, config: RunConfig) -> dict[str, PageBatch]:
-        rng = np.random.default_rng((self.seed, 14))
-
-        def reward(pages: PageBatch) -> Any:
-            return rewards(pages, learn=True)
-
+        rng, reward = np.random.default_rng((self.seed, 14)), learning_reward(rewards, self.stand.facts, config)
         return {
             part: best_of_n(self.run.net, judged.asked, self.stand.desk, reward, BEST_OF, config.ppo.temperature, rng)
             for part, judged in self.bases[START].judged.items()

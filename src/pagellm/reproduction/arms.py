@@ -57,6 +57,7 @@ def _every() -> Iterable[Arm]:
         yield _ppo(f"ppo-joint-a{share:g}", "alpha", "joint", f"alpha={share:g}", f"reward.alpha={share:g}")
     for part in ("repetition", "page", "all"):
         yield _ppo(f"ppo-joint-{part}", "learn", "joint", f"learn={part}", f"ppo.learn={part}")
+    yield _ppo("ppo-joint-verifiable", "learn", "joint", "and what users did next", "ppo.verifiable=1")
     yield _ppo("ppo-joint-last", "learn", "joint", "page reward at the last slot", "ppo.stepwise=false")
     for share in (0.1, 0.25, 0.4):
         yield Arm(f"ppo-joint-noise{share:g}", "noise", "ppo", "joint", f"{share:.0%} of pairs exchanged", BUDGET, share)

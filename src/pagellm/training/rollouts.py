@@ -43,6 +43,11 @@ class Asked:
         """The contexts at these places."""
         return Asked(self.contexts.take(places), self.pool[places], self.evidence[places])
 
+    def drawn(self, most: int, seed: int, iteration: int) -> Asked:
+        """The contexts of one iteration: at most so many, drawn anew with the seed and its number."""
+        rng = np.random.default_rng((seed, 8, iteration))
+        return self.take(np.sort(rng.choice(len(self), min(most, len(self)), replace=False)))
+
 
 @dataclass(frozen=True)
 class Rollout:

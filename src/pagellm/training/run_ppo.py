@@ -90,10 +90,8 @@ class Stage:
     config: RunConfig
 
     def contexts_of(self, iteration: int) -> Asked:
-        """Contexts of one iteration: drawn anew each time, with the seed and its number."""
-        rng = np.random.default_rng((self.config.seed, 8, iteration))
-        some = rng.choice(len(self.asked), min(self.config.ppo.contexts, len(self.asked)), replace=False)
-        return self.asked.take(np.sort(some))
+        """Contexts of one iteration."""
+        return self.asked.drawn(self.config.ppo.contexts, self.config.seed, iteration)
 
     def iterations(self) -> Iterator[Stats]:
         """What is left to learn, until the watch stops it."""
