@@ -176,8 +176,8 @@ class PPOConfig(_Section):
     vf_coef: float = Field(0.5, ge=0, le=100, description="weight of the value loss")
     ent_coef: float = Field(0.0, ge=0, le=10, description="weight of the entropy")
     kl_coef: float = Field(0.05, ge=0, le=100, description="price of a nat of distance from the reference policy at the start")
-    kl_target: float = Field(3.0, ge=0, description="nats a page that the price steers to; 0 keeps the price")
-    kl_gain: float = Field(0.1, ge=0, le=10, description="how fast the price follows")
+    kl_target: float = Field(6.0, ge=0, description="nats a page that the price steers to; 0 keeps the price")
+    kl_gain: float = Field(0.5, ge=0, le=10, description="how fast the price follows")
     kl_budget: float = Field(20.0, gt=0, description="nats a page at which learning stops")
     stepwise: bool = Field(
         True,

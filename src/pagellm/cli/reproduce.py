@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -54,17 +55,16 @@ def ablation(
     typer.echo(f"Next: open {out / 'ablation.html'}")
 
 
-def _print(claims: list[Finding]) -> None:
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
+def _print(claims: Sequence[Finding]) -> None:
+    """One line a comparison, by data set and claim."""
+    from pagellm.reporting.words import plain
 
-    table = Table(title="Claims, on the test", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in ("data", "claim", "compared", "figure", "value and 95 %", "holds"):
-        table.add_column(column)
+    heading = None
     for c in claims:
-        value = f"{c.value:.3f} [{c.low:.3f}, {c.high:.3f}]" + ("" if c.p is None else f" p {c.p:.4f}")
-        holds = {True: "yes", False: "no", None: "shown"}[c.holds]
-        table.add_row(*(Text(cell) for cell in (c.dataset, c.claim, c.what, c.metric, value, holds)))
-    Console(markup=False, highlight=False).print(table)
+        if heading != (c.dataset, c.claim):
+            heading = (c.dataset, c.claim)
+            typer.echo(f"\n{plain(c.dataset)}: {c.claim}")
+        holds = {True: "✓", False: "✗", None: "·"}[c.holds]
+        told = "" if c.p is None else f", p {c.p:.4f}"
+        typer.echo(f"  {holds} {c.value:.3f} [{c.low:.3f}, {c.high:.3f}]{told}  {c.metric}: {c.what}")
+    typer.echo("")

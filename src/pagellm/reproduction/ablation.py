@@ -25,6 +25,7 @@ from pagellm.data.readers import read_log
 from pagellm.evaluation.baselines import rerank
 from pagellm.models.multi_grained import MultiGrainedReward, Whitening
 from pagellm.models.policy import PolicyNet
+from pagellm.models.reward_files import load_rewards
 from pagellm.models.run import PAIRS, PPO, PPO_FACTS, REWARD, REWARD_FACTS, Run, load_run
 from pagellm.models.storage import MANIFEST, read_tensors, write_tensors
 from pagellm.pipeline import finished, set_threads, stage_config, train_run
@@ -150,7 +151,7 @@ class Bench:
             if hasattr(last[0], figure):  # DPO has neither
                 notes[name] = float(np.mean([getattr(step, figure) for step in last]))
         arrays = _named(START, stand.figures(self.bases[START], net))
-        if arm.settings and config.ppo.learn in ("repetition", "evidence"):  # else its heads read a language model of their own
+        if config.ppo.learn in ("repetition", "evidence"):  # else its heads read a language model of their own
             arrays |= _named(REFRESHED, stand.figures(self.bases[REFRESHED], put_on(self.nets[REFRESHED], net)))
         return Outcome(arrays, notes)
 
@@ -172,8 +173,7 @@ class Bench:
 
     def _rewards(self, arm: Arm, config: RunConfig) -> MultiGrainedReward:
         """The rewards of an arm: its weights of the families, whitened anew; relearned where its pairs are noisy."""
-        stand = self.stand
-        model = stand.rewards.model
+        model = self.stand.rewards.model
         if arm.noise:
             folder = self.folder.with_name(f"{self.folder.name}-noise{arm.noise:g}")
             noisy = stage_config("reward", self.profile, (*self.settings, f"reward.noise={arm.noise}"), self.seed)
@@ -182,7 +182,7 @@ class Bench:
                 shutil.copytree(
                     self.folder, folder, ignore=shutil.ignore_patterns(MANIFEST, PAIRS, REWARD, REWARD_FACTS, PPO, PPO_FACTS)
                 )
-            model = Stand.of(_trained(self.data, folder, noisy, self.tell), self.data).rewards.model
+            model = load_rewards(_trained(self.data, folder, noisy, self.tell))[0].model
         model = replace(model, config=config.reward)
         return MultiGrainedReward(model, Whitening(), Whitening(), config.ppo.caution, config.ppo.stepwise)
 

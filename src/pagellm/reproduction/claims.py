@@ -142,15 +142,14 @@ def above_single_rewards(dataset: str, points: Sequence[Point]) -> Iterator[Find
 
 
 def true_value(dataset: str, points: Sequence[Point]) -> Iterator[Finding]:
-    """Differences of true expected clicks a page, with p-values after Holm's correction (Holm 1979)."""
+    """Differences of true expected clicks a page, with p-values after Holm's correction (Holm 1979).
+
+    Arms have the weights that runs have: nothing is chosen, so nothing can be chosen by the truth.
+    """
     arms = {p.arm: p for p in points if p.base == "start" and p.has("test", "true_clicks")}
-    chosen = {reward: _truest(arms, reward) for reward in ("joint", "page", "item")}
-    sft = arms.get("sft.start")
-    pairs = [("joint", "page"), ("joint", "item"), ("page", "sft"), ("item", "sft"), ("joint", "sft")]
-    every = {**chosen, "sft": sft}
+    joint, page, item, sft = (arms.get(name) for name in ("ppo-joint-r3", "ppo-page-r3", "ppo-item", "sft.start"))
     tests = []
-    for one, other in pairs:
-        a, b = every[one], every[other]
+    for a, b in ((joint, page), (joint, item), (page, sft), (item, sft), (joint, sft)):
         if a is None or b is None:
             continue
         gap = a.users("test", "true_clicks") - b.users("test", "true_clicks")
@@ -158,12 +157,6 @@ def true_value(dataset: str, points: Sequence[Point]) -> Iterator[Finding]:
         tests.append((f"{a.arm} less {b.arm}", float(gap.mean()), float(low), float(high), float(sign_flip_p(gap[:, None])[0])))
     for (what, value, low, high, _), p in zip(tests, holm([t[-1] for t in tests]), strict=True):
         yield Finding(dataset, "truth", what, "true_clicks", value, low, high, p, value > 0 and p < 0.01)
-
-
-def _truest(arms: dict[str, Point], reward: str) -> Point | None:
-    """The arm of a reward whose pages hold most of what users did next among the choices: the truth is not looked at."""
-    fit = [p for p in arms.values() if p.method == "ppo" and p.reward == reward]
-    return max(fit, key=lambda p: p.mean("choices", "ndcg@10"), default=None)
 
 
 def holm(p: Sequence[float]) -> list[float]:
