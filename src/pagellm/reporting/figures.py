@@ -13,6 +13,7 @@ from markupsafe import Markup
 Points = Sequence[tuple[float, float]]
 _Scale = Callable[[float], float]
 
+_COLORS = 6  # of lines; beyond them they come again
 _MOST_POINTS = 300  # of one line: beyond it no screen shows more, and a long training would swell the report
 _NO_RANGE = 1e-9  # ends that lie closer, relative to their size, are one value: rounding would eat the ticks between
 
@@ -104,4 +105,4 @@ def _legend(names: list[str]) -> Markup:
 
 
 def _color(place: int) -> int:
-    return (place - 1) % 4 + 1
+    return (place - 1) % _COLORS + 1
