@@ -3,8 +3,8 @@
     for each data set and seed: a run up to its rewards → supervised controls → re-rankers over their range → learned arms
 
 Every step leaves a file, and what has one is not done again. All arms start at the run's policy, learn from the same rewards on the same
-contexts and stay within the same distance. A learned arm is judged twice: as it was learned (base `start`), and with its heads put on a
-language model that is fitted up to the end of the rewards' window (base `refreshed`), as a shop would serve it.
+contexts, and stay within the same distance. A learned arm is judged as it was learned (base `start`) and put on supervised policies of more
+labels, as a shop would serve it: what it has learned of repetition on any of them, its evidence head on a later language model.
 """
 
 from __future__ import annotations
@@ -32,7 +32,16 @@ from pagellm.pipeline import finished, set_threads, stage_config, train_run
 from pagellm.reproduction.arms import DIALS, Arm, Dial, learned_arms
 from pagellm.reproduction.jobs import Arrays, Job, Matrix, Outcome
 from pagellm.reproduction.stand import Base, Stand, of_pages, single_row
-from pagellm.reproduction.supervised import BOTH, HEAD, REFRESHED, START, put_on, with_later_head, with_later_language_model
+from pagellm.reproduction.supervised import (
+    BOTH,
+    HEAD,
+    REFRESHED,
+    START,
+    with_head_of,
+    with_later_head,
+    with_later_language_model,
+    with_page_evidence,
+)
 from pagellm.training.alternatives import best_of_n, rejection_sampling
 from pagellm.training.dpo import dpo, duels_of
 from pagellm.training.learner import Learner
@@ -103,7 +112,7 @@ class Bench:
     def nets(self) -> dict[str, PolicyNet]:
         """The supervised policies by name."""
         head, language_model = self._kept(HEAD, with_later_head), self._kept(REFRESHED, with_later_language_model)
-        return {START: self.run.net, HEAD: head, REFRESHED: language_model, BOTH: put_on(language_model, head)}
+        return {START: self.run.net, HEAD: head, REFRESHED: language_model, BOTH: with_head_of(language_model, head)}
 
     @cached_property
     def bases(self) -> dict[str, Base]:
@@ -150,10 +159,20 @@ class Bench:
         for name, figure in (("kl", "kl"), ("learned_reward", "reward")):
             if hasattr(last[0], figure):  # DPO has neither
                 notes[name] = float(np.mean([getattr(step, figure) for step in last]))
-        arrays = _named(START, stand.figures(self.bases[START], net))
-        if config.ppo.learn in ("repetition", "evidence"):  # else its heads read a language model of their own
-            arrays |= _named(REFRESHED, stand.figures(self.bases[REFRESHED], put_on(self.nets[REFRESHED], net)))
+        arrays: Arrays = {}
+        for name, judged in self._put_on(net, config.ppo.learn).items():
+            arrays |= _named(name, stand.figures(self.bases[name], judged))
         return Outcome(arrays, notes)
+
+    def _put_on(self, net: PolicyNet, learned: str) -> dict[str, PolicyNet]:
+        """By base: the learned policy as it is, and what was learned on supervised policies of more labels, where it belongs to no other
+        part of the policy."""
+        on = {START: net}
+        if learned == "repetition":
+            on |= {name: with_page_evidence(self.nets[name], net) for name in (HEAD, BOTH)}
+        if learned == "evidence":
+            on[REFRESHED] = with_page_evidence(with_head_of(self.nets[REFRESHED], net), net)
+        return on
 
     def _learning(self, arm: Arm, learner: Learner, rewards: MultiGrainedReward, config: RunConfig) -> Iterator[Any]:
         if arm.method == "dpo":

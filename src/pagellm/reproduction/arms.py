@@ -45,17 +45,22 @@ def _every() -> Iterable[Arm]:
     for weight in (3, 1, 8):
         for reward in ("joint", "page"):
             told = f"redundancy={weight}"
-            yield _ppo(f"ppo-{reward}-r{weight}", "claim", reward, told, f"reward.redundancy={weight}")
-    yield _ppo("ppo-item", "claim", "item", "")
+            changes = (f"reward.redundancy={weight}", "ppo.learn=evidence")
+            yield _ppo(f"ppo-{reward}-r{weight}", "claim", reward, told, *changes)
+    yield _ppo("ppo-item", "claim", "item", "", "ppo.learn=evidence")
+    for weight in (3, 8, 20):
+        yield _repetition(f"ppo-joint-rep-r{weight}", "joint", weight)
+    yield _repetition("ppo-page-rep-r3", "page", 3)
+    yield _repetition("ppo-item-rep", "item", 3)
     for method in ("grpo", "rloo", "rejection", "best-of-n", "dpo"):
         for reward, mix in MIXES.items():
-            changes = (f"ppo.algorithm={method}",) if method in ("grpo", "rloo") else ()
-            yield Arm(f"{method}-{reward}", "methods", method, reward, "", (*BUDGET, *mix, *changes))
+            way = (f"ppo.algorithm={method}",) if method in ("grpo", "rloo") else ()
+            yield Arm(f"{method}-{reward}", "methods", method, reward, "", (*BUDGET, *mix, *way))
     for family in ("relevance", "ranking", "diversity", "redundancy"):
         yield _ppo(f"ppo-joint-no-{family}", "families", "joint", f"without {family}", f"reward.{family}=0")
     for share in (0.25, 0.75):
         yield _ppo(f"ppo-joint-a{share:g}", "alpha", "joint", f"alpha={share:g}", f"reward.alpha={share:g}")
-    for part in ("repetition", "page", "all"):
+    for part in ("page", "all"):
         yield _ppo(f"ppo-joint-{part}", "learn", "joint", f"learn={part}", f"ppo.learn={part}")
     yield _ppo("ppo-joint-verifiable", "learn", "joint", "and what users did next", "ppo.verifiable=1")
     yield _ppo("ppo-joint-last", "learn", "joint", "page reward at the last slot", "ppo.stepwise=false")
@@ -65,6 +70,11 @@ def _every() -> Iterable[Arm]:
 
 def _ppo(name: str, group: str, reward: str, setting: str, *changes: str) -> Arm:
     return Arm(name, group, "ppo", reward, setting, (*BUDGET, *MIXES[reward], *changes))
+
+
+def _repetition(name: str, reward: str, weight: int) -> Arm:
+    told = f"learn=repetition, redundancy={weight}"
+    return _ppo(name, "claim", reward, told, "ppo.learn=repetition", f"reward.redundancy={weight}")
 
 
 @dataclass(frozen=True)

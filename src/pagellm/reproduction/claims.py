@@ -29,6 +29,10 @@ LOSS = 0.99
 
 REPEATED = "near_duplicates@10"
 ACCURATE = ("ndcg@10", "ndcg@100")
+RERANKED = {"start": "start", "head": "head", "both": "both", "refreshed": "both"}
+"""Base of a learned arm -> supervised policy whose re-rankers it is compared with."""
+
+_PLAIN = (("ppo-joint-r3", "ppo-page-r3", "ppo-item"), ("ppo-joint-rep-r3", "ppo-page-rep-r3", "ppo-item-rep"))
 _RERANKERS = ("mmr", "dpp", "price")
 
 
@@ -57,7 +61,7 @@ def findings(points: Points) -> list[Finding]:
     for dataset in points.datasets:
         some = points.of_dataset(dataset)
         out += kept(dataset, some)
-        for base in ("start", "refreshed"):
+        for base in RERANKED:
             out += above_rerankers(dataset, some, base)
         out += above_single_rewards(dataset, some)
         out += true_value(dataset, some)
@@ -93,7 +97,7 @@ def above_rerankers(dataset: str, points: Sequence[Point], base: str) -> Iterato
     The language model of `refreshed` carries the start's head in the learned arm, so its re-rankers are those of the strongest supervised
     head on it, `both`, where that was run.
     """
-    ranker = base if base == "start" else "both"
+    ranker = RERANKED[base]
     for point in points:
         if point.method != "ppo" or point.reward != "joint" or point.base != base:
             continue
@@ -123,13 +127,13 @@ def at_level(dial: Sequence[Point], level: float) -> F64 | None:
 
 def above_single_rewards(dataset: str, points: Sequence[Point]) -> Iterator[Finding]:
     """The joint arms against the page and the item reward alone, on the bases where all were judged."""
-    for base in ("start", "refreshed"):
-        joint = [p for p in points if p.method == "ppo" and p.reward == "joint" and p.base == base]
-        for reward in ("page", "item"):
-            for single in (p for p in points if p.method == "ppo" and p.reward == reward and p.base == base):
+    for base in RERANKED:
+        for single in (p for p in points if p.method == "ppo" and p.reward in ("page", "item") and p.base == base):
+            joint = [p for p in points if p.method == "ppo" and p.reward == "joint" and p.base == base and p.kind == single.kind]
+            if joint:
                 mixed = at_level(joint, single.mean("test", REPEATED))
-                nearest = min(joint, key=lambda p: abs(p.mean("test", REPEATED) - single.mean("test", REPEATED)), default=None)
-                if nearest is None or not single.users("test", "ndcg@10").any():
+                nearest = min(joint, key=lambda p: abs(p.mean("test", REPEATED) - single.mean("test", REPEATED)))
+                if not single.users("test", "ndcg@10").any():
                     continue
                 told = (
                     "the joint arms at as many near-duplicates" if mixed is not None else f"{nearest.arm}, the nearest joint arm"
@@ -147,16 +151,16 @@ def true_value(dataset: str, points: Sequence[Point]) -> Iterator[Finding]:
     Arms have the weights that runs have: nothing is chosen, so nothing can be chosen by the truth.
     """
     arms = {p.arm: p for p in points if p.base == "start" and p.has("test", "true_clicks")}
-    joint, page, item, sft = (arms.get(name) for name in ("ppo-joint-r3", "ppo-page-r3", "ppo-item", "sft.start"))
-    tests = []
-    for a, b in ((joint, page), (joint, item), (page, sft), (item, sft), (joint, sft)):
-        if a is None or b is None:
-            continue
-        gap = a.users("test", "true_clicks") - b.users("test", "true_clicks")
+    pairs: list[tuple[Point, Point]] = []
+    for names in _PLAIN:
+        joint, page, item, sft = (arms.get(name) for name in (*names, "sft.start"))
+        pairs += [(a, b) for a, b in ((joint, page), (joint, item), (page, sft), (item, sft), (joint, sft)) if a and b]
+    gaps = [a.users("test", "true_clicks") - b.users("test", "true_clicks") for a, b in pairs]
+    corrected = holm([float(sign_flip_p(gap[:, None])[0]) for gap in gaps])
+    for (a, b), gap, p in zip(pairs, gaps, corrected, strict=True):
         low, high = interval(resampled_means(gap[:, None]))[:, 0]
-        tests.append((f"{a.arm} less {b.arm}", float(gap.mean()), float(low), float(high), float(sign_flip_p(gap[:, None])[0])))
-    for (what, value, low, high, _), p in zip(tests, holm([t[-1] for t in tests]), strict=True):
-        yield Finding(dataset, "truth", what, "true_clicks", value, low, high, p, value > 0 and p < 0.01)
+        value, what = float(gap.mean()), f"{a.arm} less {b.arm}"
+        yield Finding(dataset, "truth", what, "true_clicks", value, float(low), float(high), p, value > 0 and p < 0.01)
 
 
 def holm(p: Sequence[float]) -> list[float]:

@@ -18,10 +18,12 @@ import polars as pl
 from pagellm import __version__
 from pagellm.models.storage import read_json, write_bytes, write_json
 from pagellm.reporting.ablation import AblationPage, Frontier, ablation_html
-from pagellm.reproduction.claims import REPEATED, Finding, findings
+from pagellm.reproduction.arms import learned_arms
+from pagellm.reproduction.claims import REPEATED, RERANKED, Finding, findings
 from pagellm.reproduction.jobs import Matrix
-from pagellm.reproduction.tables import Points, tidy
+from pagellm.reproduction.tables import Point, Points, tidy
 
+_DRAWN = frozenset(arm.name for arm in learned_arms(["claim"]))
 _SHOWN = ("ndcg@10", REPEATED, "ild@10", "true_clicks")
 
 
@@ -50,31 +52,27 @@ def frontiers(points: Points) -> list[Frontier]:
     out = []
     for dataset in points.datasets:
         some = points.of_dataset(dataset)
-        for base, ranker in (("start", "start"), ("refreshed", "both")):
+        for base, ranker in RERANKED.items():
             series: dict[str, list[tuple[float, float]]] = {}
             for point in some:
-                learned = (
-                    point.method == "ppo"
-                    and point.base == base
-                    and point.arm.startswith(("ppo-joint-r", "ppo-page-r", "ppo-item"))
-                )
-                dial = point.method in ("mmr", "dpp", "price") and point.base == ranker
-                alone = point.method == "sft" and point.base == ranker
-                if learned or dial or alone:
-                    name = (
-                        f"PPO {point.reward}"
-                        if learned
-                        else point.method.upper()
-                        if dial and point.method != "price"
-                        else "price"
-                        if dial
-                        else "supervised"
-                    )
+                name = _series(point, base, ranker)
+                if name:
                     series.setdefault(name, []).append((point.mean("test", REPEATED), point.mean("test", "ndcg@10")))
-            if len(series) > 1:
-                reading = f"Arms on the base {base}, re-rankers of the supervised policy {ranker}; each line is one dial."
-                out.append(Frontier(f"{dataset}, {base}", reading, {k: sorted(v) for k, v in sorted(series.items())}, "NDCG@10"))
+            if any(name.startswith("PPO") for name in series):
+                reading = f"Arms on the policy {base}, re-rankers of the supervised policy {ranker}; each line is one dial."
+                out.append(
+                    Frontier(f"{dataset}, on {base}", reading, {k: sorted(v) for k, v in sorted(series.items())}, "NDCG@10")
+                )
     return out
+
+
+def _series(point: Point, base: str, ranker: str) -> str:
+    """The line that a point belongs to in a drawing; empty where it is not drawn."""
+    if point.method == "ppo" and point.base == base and point.arm in _DRAWN:
+        return f"PPO {point.reward}" + (", repetition alone" if point.kind == "repetition" else "")
+    if point.base == ranker and point.method in ("mmr", "dpp", "price"):
+        return {"mmr": "MMR", "dpp": "DPP", "price": "flat price"}[point.method]
+    return "supervised" if point.base == ranker and point.method == "sft" else ""
 
 
 def environment() -> dict[str, Any]:

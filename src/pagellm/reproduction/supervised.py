@@ -41,12 +41,15 @@ def with_later_language_model(run: Run) -> PolicyNet:
     return net.eval()
 
 
-def put_on(language_model: PolicyNet, heads: PolicyNet) -> PolicyNet:
-    """One policy's language model under the evidence head and the page evidence of another."""
-    net = copy.deepcopy(language_model)
-    net.evidence.load_state_dict(heads.evidence.state_dict())
-    net.page_evidence.load_state_dict(heads.page_evidence.state_dict())
-    page = heads.page_evidence
-    net.page_evidence.titles, net.page_evidence.vectors, net.page_evidence.codes = page.titles, page.vectors, page.codes
-    net.page_evidence.alike = page.alike
-    return net.eval()
+def with_head_of(net: PolicyNet, other: PolicyNet) -> PolicyNet:
+    """A copy with the evidence head of another policy."""
+    out = copy.deepcopy(net)
+    out.evidence.load_state_dict(other.evidence.state_dict())
+    return out.eval()
+
+
+def with_page_evidence(net: PolicyNet, learned: PolicyNet) -> PolicyNet:
+    """A copy with the page evidence of another policy, and with what that compares items by."""
+    out = copy.deepcopy(net)
+    out.page_evidence = copy.deepcopy(learned.page_evidence)
+    return out.eval()

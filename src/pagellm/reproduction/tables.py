@@ -44,6 +44,11 @@ class Point:
         """Over users and seeds."""
         return float(self.values[f"{part}/{figure}"].mean())
 
+    @property
+    def kind(self) -> str:
+        """Which arms it is a sibling of: those that learn the same parts of the policy have a line of their own in a frontier."""
+        return "repetition" if "-rep" in self.arm else "evidence"
+
     def has(self, part: str, figure: str) -> bool:
         """Whether it was judged by this figure."""
         return f"{part}/{figure}" in self.values
