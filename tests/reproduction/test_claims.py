@@ -7,7 +7,7 @@ import pytest
 
 from pagellm.errors import UsageError
 from pagellm.reproduction.arms import GROUPS, learned_arms
-from pagellm.reproduction.claims import at_level, findings, holm
+from pagellm.reproduction.claims import REPEATED, at_level, findings, holm
 from pagellm.reproduction.tables import Point, Points, tidy
 
 USERS = 400
@@ -20,6 +20,7 @@ def point(arm: str, base: str, method: str, reward: str, ndcg: float, doubles: f
     for part in ("choices", "test"):
         values[f"{part}/ndcg@10"] = np.tile(ndcg * (1 + NOISE - NOISE.mean()), (2, 1))
         values[f"{part}/ndcg@100"] = values[f"{part}/ndcg@10"] * 2
+        values[f"{part}/ild@10"] = 1 - np.tile(doubles * (1 + NOISE - NOISE.mean()), (2, 1)) / 10
         values[f"{part}/near_duplicates@10"] = np.tile(doubles * (1 + NOISE - NOISE.mean()), (2, 1))
         if clicks is not None:
             gap = np.random.default_rng(len(arm)).normal(size=USERS) * 0.01
@@ -56,15 +57,18 @@ def test_the_best_control_is_chosen_on_choices_and_the_joint_arm_is_measured_aga
 
 def test_a_reranker_is_compared_at_the_same_repetition() -> None:
     """At two near-duplicates MMR is a coin between .44 and .48."""
-    assert one(world(), "frontier", "ppo-joint-r3 on start against mmr") == [round(0.5 / 0.46, 6), True]
-    assert one(world(joint=0.45), "frontier", "ppo-joint-r3 on start against mmr") == [round(0.45 / 0.46, 6), False]
+    assert one(world(), "frontier", "ppo-joint-r3 on start against mmr on start at as many") == [round(0.5 / 0.46, 6), True]
+    assert one(world(joint=0.45), "frontier", "ppo-joint-r3 on start against mmr on start at as many") == [
+        round(0.45 / 0.46, 6),
+        False,
+    ]
 
 
 def test_no_reranker_is_invented_beyond_its_range() -> None:
     points = world().of_dataset("shop")
     dial = [p for p in points if p.method == "mmr"]
-    assert at_level(dial, 0.5) is None
-    mixed = at_level(dial, 3.0)
+    assert at_level(dial, REPEATED, 0.5) is None
+    mixed = at_level(dial, REPEATED, 3.0)
     assert mixed is not None
     assert mixed.mean() == pytest.approx(0.48)
 

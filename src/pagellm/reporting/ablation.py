@@ -17,17 +17,18 @@ from pagellm.reporting.render import render
 
 @dataclass(frozen=True)
 class Frontier:
-    """Accuracy against repetition of several methods, each over its dial."""
+    """Accuracy against repetition or variety of several methods, each over its dial."""
 
     title: str
     reading: str  # one sentence
-    series: Mapping[str, Points]  # (near-duplicates a page, accuracy)
-    accuracy: str  # name of the figure
+    series: Mapping[str, Points]  # (repetition or variety, accuracy)
+    across: str  # name of the figure on the x axis
+    accuracy: str
 
     @property
     def drawing(self) -> Markup:
         """As SVG."""
-        return line_chart(self.series, "near-duplicates among 10 slots", self.accuracy, (520, 320))
+        return line_chart(self.series, self.across, self.accuracy, (520, 320))
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,9 @@ LOSS = 0.99
 
 REPEATED = "near_duplicates@10"
 ACCURATE = ("ndcg@10", "ndcg@100")
+LEVELS = {REPEATED: "as many near-duplicates", "ild@10": "equal distance within pages"}
+"""Figures of repetition and variety at which a learned arm and a re-ranker are compared."""
+
 RERANKED = {"start": "start", "head": "head", "both": "both", "refreshed": "both"}
 """Base of a learned arm -> supervised policy whose re-rankers it is compared with."""
 
@@ -92,7 +95,7 @@ def kept(dataset: str, points: Sequence[Point]) -> Iterator[Finding]:
 
 
 def above_rerankers(dataset: str, points: Sequence[Point], base: str) -> Iterator[Finding]:
-    """Joint arms against each re-ranker of the policy that they are put on, mixed so that both repeat alike on the test.
+    """Joint arms against each re-ranker of the policy that they are put on, mixed so that both repeat, or vary, alike on the test.
 
     The language model of `refreshed` carries the start's head in the learned arm, so its re-rankers are those of the strongest supervised
     head on it, `both`, where that was run.
@@ -104,21 +107,22 @@ def above_rerankers(dataset: str, points: Sequence[Point], base: str) -> Iterato
         for method in _RERANKERS:
             dial = [p for p in points if p.method == method and p.base == ranker]
             dial += [p for p in points if p.method == "sft" and p.base == ranker]
-            mixed = at_level(dial, point.mean("test", REPEATED))
-            if mixed is None or not mixed.any():
-                continue
-            value, low, high = ratio(point.users("test", "ndcg@10"), mixed)
-            yield Finding(
-                dataset, "frontier", f"{point.arm} on {base} against {method} on {ranker}", "ndcg@10", value, low, high, None,
-                low > 1 if method != "price" else None,
-            )  # fmt: skip
+            for level, words in LEVELS.items():
+                mixed = at_level(dial, level, point.mean("test", level))
+                if mixed is None or not mixed.any():
+                    continue
+                value, low, high = ratio(point.users("test", "ndcg@10"), mixed)
+                what = f"{point.arm} on {base} against {method} on {ranker} at {words}"
+                yield Finding(
+                    dataset, "frontier", what, "ndcg@10", value, low, high, None, low > 1 if method != "price" else None
+                )
 
 
-def at_level(dial: Sequence[Point], level: float) -> F64 | None:
-    """[user] NDCG@10 of a coin between the two neighbours on a dial that repeats as much as `level` on the test; None beyond its range."""
-    order = sorted(dial, key=lambda p: p.mean("test", REPEATED))
+def at_level(dial: Sequence[Point], figure: str, level: float) -> F64 | None:
+    """[user] NDCG@10 of a coin between the two neighbours on a dial whose mean figure on the test is `level`; None beyond its range."""
+    order = sorted(dial, key=lambda p: p.mean("test", figure))
     for less, more in pairwise(order):
-        low, high = less.mean("test", REPEATED), more.mean("test", REPEATED)
+        low, high = less.mean("test", figure), more.mean("test", figure)
         if low <= level <= high:
             share = (level - low) / (high - low) if high > low else 0.5
             return np.asarray((1 - share) * less.users("test", "ndcg@10") + share * more.users("test", "ndcg@10"))
@@ -131,7 +135,7 @@ def above_single_rewards(dataset: str, points: Sequence[Point]) -> Iterator[Find
         for single in (p for p in points if p.method == "ppo" and p.reward in ("page", "item") and p.base == base):
             joint = [p for p in points if p.method == "ppo" and p.reward == "joint" and p.base == base and p.kind == single.kind]
             if joint:
-                mixed = at_level(joint, single.mean("test", REPEATED))
+                mixed = at_level(joint, REPEATED, single.mean("test", REPEATED))
                 nearest = min(joint, key=lambda p: abs(p.mean("test", REPEATED) - single.mean("test", REPEATED)))
                 if not single.users("test", "ndcg@10").any():
                     continue

@@ -24,6 +24,7 @@ from pagellm.reproduction.jobs import Matrix
 from pagellm.reproduction.tables import Point, Points, tidy
 
 _DRAWN = frozenset(arm.name for arm in learned_arms(["claim"]))
+_ACROSS = {REPEATED: "near-duplicates among 10 slots (fewer is better)", "ild@10": "distance within a page (more is better)"}
 _SHOWN = ("ndcg@10", REPEATED, "ild@10", "true_clicks")
 
 
@@ -48,21 +49,21 @@ def write_results(matrix: Matrix, command: str) -> tuple[pl.DataFrame, list[Find
 
 
 def frontiers(points: Points) -> list[Frontier]:
-    """One drawing for each data set and base: learned arms beside re-rankers."""
+    """Drawings of each data set and base: learned arms beside re-rankers, over repetition and over variety."""
     out = []
     for dataset in points.datasets:
         some = points.of_dataset(dataset)
         for base, ranker in RERANKED.items():
-            series: dict[str, list[tuple[float, float]]] = {}
-            for point in some:
-                name = _series(point, base, ranker)
-                if name:
-                    series.setdefault(name, []).append((point.mean("test", REPEATED), point.mean("test", "ndcg@10")))
-            if any(name.startswith("PPO") for name in series):
-                reading = f"Arms on the policy {base}, re-rankers of the supervised policy {ranker}; each line is one dial."
-                out.append(
-                    Frontier(f"{dataset}, on {base}", reading, {k: sorted(v) for k, v in sorted(series.items())}, "NDCG@10")
-                )
+            named = [(name, point) for point in some if (name := _series(point, base, ranker))]
+            if not any(name.startswith("PPO") for name, _ in named):
+                continue
+            reading = f"Arms on the policy {base}, re-rankers of the supervised policy {ranker}; each line is one dial."
+            for figure, label in _ACROSS.items():
+                series: dict[str, list[tuple[float, float]]] = {}
+                for name, point in named:
+                    series.setdefault(name, []).append((point.mean("test", figure), point.mean("test", "ndcg@10")))
+                lines = {name: sorted(series[name]) for name in sorted(series)}
+                out.append(Frontier(f"{dataset}, on {base}", reading, lines, label, "NDCG@10"))
     return out
 
 
