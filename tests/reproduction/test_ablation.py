@@ -91,10 +91,17 @@ def test_what_is_done_is_not_done_again(matrix: Path, tiny_shop: Path, monkeypat
     assert {path: path.stat().st_mtime_ns for path in (matrix / "jobs").rglob("*.safetensors")} == before
 
 
+def test_names_of_folders_become_plain(tmp_path: Path) -> None:
+    assert ablation.plain_name(tmp_path / "Amazon 2018: Büro/") == "amazon-2018-b-ro"
+    assert ablation.plain_name(tmp_path / "shop_v1.2") == "shop_v1.2"
+
+
 def test_bad_input_is_named(matrix: Path, tiny_shop: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(command(tiny_shop, tmp_path / "a", "--only", "clams")) == 2
     assert "The group 'clams' is not known. Groups: controls" in capsys.readouterr().err
     assert run(command(tiny_shop, matrix, "--set", "ppo.group=4")) == 2
     assert "was begun with another settings" in capsys.readouterr().err
+    assert run(command(tiny_shop, tmp_path / "c", str(tiny_shop))) == 2
+    assert "Two data folders are named 'shop'" in capsys.readouterr().err
     assert run(command(tmp_path / "nothing", tmp_path / "b")) == 3
     assert not (tmp_path / "b").exists()

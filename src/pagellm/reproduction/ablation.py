@@ -10,6 +10,7 @@ labels, as a shop would serve it: what it has learned of repetition on any of th
 from __future__ import annotations
 
 import copy
+import re
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -22,6 +23,7 @@ import numpy as np
 from pagellm.config import RunConfig, adjust
 from pagellm.data.preferences.pairs import Family, Pairs, read_pairs
 from pagellm.data.readers import read_log
+from pagellm.errors import UsageError
 from pagellm.evaluation.baselines import rerank
 from pagellm.models.multi_grained import MultiGrainedReward, Whitening
 from pagellm.models.policy import PolicyNet
@@ -60,21 +62,30 @@ _SMOOTH = 5  # last iterations that an arm's distance and reward are the mean of
 def run_ablation(
     data: Sequence[Path], out: Path, seeds: int, groups: Sequence[str], profile: str, settings: Sequence[str], tell: Tell
 ) -> Matrix:
-    """Does what is missing of the matrix. Raises UsageError where `out` was begun with other settings or data."""
+    """Does what is missing of the matrix.
+
+    Raises UsageError where `out` was begun with other settings or data, or where two data sets have one name.
+    """
     arms = learned_arms(groups)
-    logs = {folder.name: read_log(folder).fingerprint for folder in data}
+    names = [plain_name(folder) for folder in data]
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        raise UsageError(
+            f"Two data folders are named {twice[0]!r}, and the matrix knows them by name. Rename one, or give each its own --out."
+        )
+    logs = {name: read_log(folder).fingerprint for name, folder in zip(names, data, strict=True)}
     made_with: dict[str, Any] = {"profile": profile, "settings": list(settings), **{f"data {k}": v for k, v in logs.items()}}
     matrix = Matrix.open(out, made_with)
-    for folder in data:
+    for name, folder in zip(names, data, strict=True):
         for seed in range(seeds):
-            bench = Bench(folder, out / "runs" / f"{folder.name}-{seed}", seed, profile, tuple(settings), tell)
+            bench = Bench(folder, out / "runs" / f"{name}-{seed}", seed, profile, tuple(settings), tell)
             matrix.run(jobs_of(bench, arms, "controls" in groups), tell)
     return matrix
 
 
 def jobs_of(bench: Bench, arms: Sequence[Arm], controls: bool) -> Iterator[Job]:
     """The jobs of one data set and seed, in order."""
-    prefix = f"{bench.data.name.lower()}/{bench.seed}"
+    prefix = f"{plain_name(bench.data)}/{bench.seed}"
     if controls:
         for name in (START, HEAD, REFRESHED, BOTH):
             yield Job(f"{prefix}/sft.{name}", partial(bench.supervised, name))
@@ -84,6 +95,11 @@ def jobs_of(bench: Bench, arms: Sequence[Arm], controls: bool) -> Iterator[Job]:
                     yield Job(f"{prefix}/{dial.name}.{name}.{value:g}", partial(bench.reranked, name, dial, value))
     for arm in arms:
         yield Job(f"{prefix}/{arm.name}", partial(bench.learned, arm))
+
+
+def plain_name(folder: Path) -> str:
+    """The name of a data folder as jobs and files have it: lower case, with a dash for all that is no letter, digit, dot or underscore."""
+    return re.sub(r"[^a-z0-9._]+", "-", folder.resolve().name.lower()).strip("-._") or "data"
 
 
 @dataclass(frozen=True)
