@@ -54,7 +54,7 @@ class Scoring:
         reader = PageReader(policy, evidence, likeness_of(log.catalog, content, 0.6), log.catalog.shown, config.model.max_history)
         torch.manual_seed(0)
         self.model = RewardModel(RewardNet(config.reward).eval(), reader, Look(), config.reward)
-        self.value = Members(config.reward.hidden, config.reward.head_hidden, 1).eval()
+        self.value = Members(config.reward.hidden + 1, config.reward.head_hidden, 1).eval()
         rng = np.random.default_rng(0)
         busy = np.unique(log.interactions.user)
         user = rng.choice(busy, CONTEXTS).astype(np.int32)

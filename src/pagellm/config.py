@@ -150,8 +150,8 @@ class PPOConfig(_Section):
     )
     learn: Literal["repetition", "evidence", "page", "all"] = Field(
         "evidence",
-        description="what is trained: what a candidate would repeat of the page so far; also the evidence head; also the language model's "
-        "view of that page; or all of the language model, too",
+        description="what is trained: what a candidate would repeat of the page so far; also the evidence head; or also the language "
+        "model's view of that page; or all of the policy",
     )
     iterations: int = Field(40, ge=1, le=100_000, description="rounds of writing pages and learning from them")
     contexts: int = Field(48, ge=1, le=65_536, description="contexts a round")

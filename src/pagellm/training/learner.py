@@ -17,8 +17,13 @@ from pagellm.errors import TrainingError
 from pagellm.models.policy import PolicyNet
 from pagellm.training.checkpoint import trained_by
 
+_PARTS = {
+    "repetition": ("page_evidence.",),
+    "evidence": ("page_evidence.", "evidence."),
+    "page": ("page_evidence.", "page_head.", "rows."),
+    "all": ("",),
+}
 _HEADS = ("page_evidence.", "evidence.", "page_head.", "rows.")  # may move faster than a language model
-_PARTS = {"repetition": _HEADS[:1], "evidence": _HEADS[:2], "page": _HEADS, "all": ("",)}
 _MOST_SKIPPED = 3  # steps in a row that may be skipped for values that are not finite
 
 
