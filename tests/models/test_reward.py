@@ -67,7 +67,8 @@ REWARD, PAGES = make(), batch()
 
 
 def test_what_slots_add_to_the_slots_before_sums_to_the_page_reward() -> None:
-    scores, gains = REWARD.model.scores(PAGES), REWARD.model.gains(PAGES)
+    scores = REWARD.model.scores(PAGES)
+    gains = REWARD.model.gains(PAGES, scores)
     assert gains.shape == (40, SLOTS)
     assert np.abs(gains[PAGES.items == NO_ITEM]).max() < 1e-9
     assert gains.sum(1) + scores.base == pytest.approx(scores.page_total.mean(1), abs=1e-4)
@@ -82,7 +83,7 @@ def test_a_repetition_is_paid_for_where_it_stands_and_not_by_what_it_repeats() -
     items[0] = np.setdiff1d(np.arange(1, 40), PAGES.contexts.history(int(PAGES.place[0])))[:SLOTS]
     fresh = PAGES.take(np.array([0])).with_items(items)
     again = fresh.with_items(np.where(np.arange(SLOTS) == 3, items[:, :1], items))
-    one, other = REWARD.model.gains(fresh)[0], REWARD.model.gains(again)[0]
+    one, other = (REWARD.model.gains(pages, REWARD.model.scores(pages))[0] for pages in (fresh, again))
     assert one[:3] == pytest.approx(other[:3], abs=1e-9)
     assert other[3] < one[3]
 

@@ -74,10 +74,11 @@ class RewardModel:
         return Scores(np.concatenate([p.page for p in parts]), parts[0].base, np.concatenate([p.item for p in parts]))
 
     @torch.no_grad()
-    def gains(self, pages: PageBatch) -> F64:
+    def gains(self, pages: PageBatch, scores: Scores) -> F64:
         """[page, slot] by how much each slot raises the page reward above that of the slots before it, mean over the ensemble.
 
-        With `Scores.base` they sum to the page reward. What a repetition costs stands at the slot that repeats and not at the one repeated.
+        `scores` are those of the pages. With `Scores.base` the gains sum to the page reward. What a repetition costs stands at the slot that
+        repeats and not at the one repeated.
         """
         size = pages.items.shape[1]
         before = np.tile(np.tri(size, dtype=bool), (len(pages), 1))
@@ -88,7 +89,7 @@ class RewardModel:
             costs.sum(1, dtype=np.float64).reshape(*pages.items.shape, -1), axis=1, prepend=0.0
         )  # [page, slot, family]
         costs /= np.maximum((pages.items != NO_ITEM).sum(1), 1)[:, None, None]
-        values = self.scores(pages).page[:, :, : -costs.shape[2]]
+        values = scores.page[:, :, : -costs.shape[2]]
         return np.asarray(values.mean(3, dtype=np.float64).sum(2) - costs @ self.scale.numpy()[-costs.shape[2] :], np.float64)
 
     @property
@@ -196,7 +197,7 @@ class MultiGrainedReward:
         out = (1 - self.alpha) * (item - self.item.mean / size) / self.item.spread * real
         rest = page - self.page.mean
         if self.stepwise:
-            gains = self.model.gains(pages)
+            gains = self.model.gains(pages, scores)
             out += self.alpha * gains / self.page.spread
             rest = rest - gains.sum(1)
         out[np.arange(len(out)), pages.last] += self.alpha * rest / self.page.spread

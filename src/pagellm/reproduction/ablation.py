@@ -28,7 +28,7 @@ from pagellm.evaluation.baselines import rerank
 from pagellm.models.multi_grained import MultiGrainedReward, Whitening
 from pagellm.models.policy import PolicyNet
 from pagellm.models.reward_files import load_rewards
-from pagellm.models.run import PAIRS, PPO, PPO_FACTS, REWARD, REWARD_FACTS, Run, load_run
+from pagellm.models.run import PAIRS, PPO, PPO_FACTS, REWARD, REWARD_FACTS, Run, load_run, run_layout
 from pagellm.models.storage import MANIFEST, read_tensors, write_tensors
 from pagellm.pipeline import finished, set_threads, stage_config, train_run
 from pagellm.reproduction.arms import DIALS, Arm, Dial, learned_arms
@@ -133,12 +133,12 @@ class Bench:
     @cached_property
     def bases(self) -> dict[str, Base]:
         """What is judged with which candidates."""
-        return {name: self.stand.base(name, net) for name, net in self.nets.items()}
+        return {name: self.stand.base(net) for name, net in self.nets.items()}
 
     @property
     def one_row(self) -> bool:
         """Whether pages are one row, which is all that re-rankers know."""
-        return len(self.stand.desk.rules.layout.rows) == 1
+        return len(run_layout(self.run, self.run.config.pairs.slots).rows) == 1
 
     def supervised(self, name: str) -> Outcome:
         """A supervised policy as it is."""
@@ -148,7 +148,7 @@ class Bench:
         """A supervised policy's order, re-ranked."""
         base, likeness, slots = self.bases[name], self.stand.likeness, self.run.config.pairs.slots
         pages = {}
-        for part, judged in base.judged.items():
+        for part, judged in base.items():
             logits, pool = judged.logits, judged.asked.pool
             items: I32
             if dial.name == "mmr":
@@ -225,7 +225,7 @@ class Bench:
         rng, reward = np.random.default_rng((self.seed, 14)), learning_reward(rewards, self.stand.facts, config)
         return {
             part: best_of_n(self.run.net, judged.asked, self.stand.desk, reward, BEST_OF, config.ppo.temperature, rng)
-            for part, judged in self.bases[START].judged.items()
+            for part, judged in self.bases[START].items()
         }
 
     def _kept(self, name: str, make: Callable[[Run], PolicyNet]) -> PolicyNet:

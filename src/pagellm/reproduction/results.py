@@ -16,6 +16,7 @@ from typing import Any
 import polars as pl
 
 from pagellm import __version__
+from pagellm.models.run_tables import as_parquet
 from pagellm.models.storage import read_json, write_bytes, write_json
 from pagellm.reporting.ablation import AblationPage, Frontier, ablation_html
 from pagellm.reproduction.arms import learned_arms
@@ -33,7 +34,7 @@ def write_results(matrix: Matrix, command: str) -> tuple[pl.DataFrame, list[Find
     points = Points.of(matrix)
     table, claims = tidy(points), findings(points)
     facts = {"command": command} | environment() | read_json(matrix.folder / "matrix.json")
-    table.write_parquet(matrix.folder / "ablation.parquet")
+    write_bytes(matrix.folder / "ablation.parquet", as_parquet(table))
     write_bytes(matrix.folder / "ablation.csv", table.write_csv().encode())
     write_json(matrix.folder / "claims.json", {"facts": facts, "claims": [claim.as_json() for claim in claims]})
     pooled = table.filter(pl.col("seed").is_null() & (pl.col("part") == "test") & pl.col("metric").is_in(_SHOWN))

@@ -7,7 +7,7 @@ truth is a figure.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -58,13 +58,8 @@ class Judged:
         return found | (self.truth(pages) if self.truth else {})
 
 
-@dataclass(frozen=True)
-class Base:
-    """A supervised policy: what arms learn from, or what they are put on in the end."""
-
-    name: str
-    net: PolicyNet
-    judged: dict[str, Judged]  # by part
+Base = dict[str, Judged]
+"""The users of each part, judged with the favorites of one supervised policy: what arms learn from, or what they are put on in the end."""
 
 
 @dataclass(frozen=True)
@@ -90,9 +85,9 @@ class Stand:
         world = load_world(data) if (data / "truth").is_dir() else None
         return cls(run, rewards, facts, desk, run.likeness, asked, world)
 
-    def base(self, name: str, net: PolicyNet) -> Base:
+    def base(self, net: PolicyNet) -> Base:
         """A policy with the users that it is judged by. One context a user: warm, with a next basket."""
-        split, judged = self.run.split, {}
+        split, base = self.run.split, {}
         for part, contexts, candidates, known in (
             ("choices", split.valid, split.candidates_valid, split.fit_until_valid),
             ("test", split.test, split.candidates_test, split.fit_until_test),
@@ -100,16 +95,13 @@ class Stand:
             contexts = contexts.take(contexts.warm & (contexts.target_stop > contexts.stop))
             facts = item_facts(self.run.catalog, *self._vectors, split.log, known)
             asked = ask(replace(self.run, net=net), contexts, None, self.desk.rules, CUTS[-1], candidates)
-            judged[part] = Judged(asked, self._logits(net, asked), candidates, facts, self._truth(contexts))
-        return Base(name, net, judged)
+            base[part] = Judged(asked, self._logits(net, asked), candidates, facts, self._truth(contexts))
+        return base
 
     def figures(self, base: Base, net: PolicyNet) -> dict[str, F64]:
         """Figures of the likeliest pages of a policy that is put on a base: PART/FIGURE -> [context]."""
-        out: dict[str, F64] = {}
-        for part, judged in base.judged.items():
-            found = judged.figures(likeliest_pages(net, judged.asked, self.desk), self._logits(net, judged.asked))
-            out |= {f"{part}/{name}": values for name, values in found.items()}
-        return out
+        pages = {part: likeliest_pages(net, judged.asked, self.desk) for part, judged in base.items()}
+        return of_pages(base, pages, {part: self._logits(net, judged.asked) for part, judged in base.items()})
 
     @cached_property
     def _vectors(self) -> tuple[F32, F32]:
@@ -136,10 +128,12 @@ class Stand:
         return found
 
 
-def of_pages(base: Base, pages: dict[str, PageBatch]) -> dict[str, F64]:
-    """Figures of one page a context: PART/FIGURE -> [context]."""
+def of_pages(base: Base, pages: Mapping[str, PageBatch], logits: Mapping[str, F32] | None = None) -> dict[str, F64]:
+    """Figures of one page a context: PART/FIGURE -> [context]. `logits` as in `Judged.figures`."""
     return {
-        f"{part}/{name}": values for part, judged in base.judged.items() for name, values in judged.figures(pages[part]).items()
+        f"{part}/{name}": values
+        for part, judged in base.items()
+        for name, values in judged.figures(pages[part], logits[part] if logits else None).items()
     }
 
 

@@ -83,10 +83,6 @@ class Points:
         """The points of one data set."""
         return [point for point in self.every if point.dataset == dataset]
 
-    def one(self, dataset: str, arm: str, base: str) -> Point | None:
-        """The point of this name, None where it was not run."""
-        return next((p for p in self.of_dataset(dataset) if p.arm == arm and p.base == base), None)
-
 
 def _points(dataset: str, arm: str, outcomes: Mapping[int, Outcome]) -> Iterator[Point]:
     first = next(iter(outcomes.values()))
