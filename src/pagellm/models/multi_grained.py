@@ -77,8 +77,8 @@ class RewardModel:
     def gains(self, pages: PageBatch, scores: Scores) -> F64:
         """[page, slot] by how much each slot raises the page reward above that of the slots before it, mean over the ensemble.
 
-        `scores` are those of the pages. With `Scores.base` the gains sum to the page reward. What a repetition costs stands at the slot that
-        repeats and not at the one repeated.
+        `scores` are those of the pages. With `Scores.base` the gains sum to the page reward. What a repetition costs stands at the slot
+        that repeats and not at the one repeated.
         """
         size = pages.items.shape[1]
         before = np.tile(np.tri(size, dtype=bool), (len(pages), 1))
