@@ -34,7 +34,7 @@ def matrix(tiny_shop: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The whole matrix of one seed, with one iteration an arm and pages that are drawn twice instead of 64 times."""
     out = tmp_path_factory.mktemp("ablation") / "out"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(arms, "BUDGET", ("ppo.iterations=1", "ppo.kl_target=6", "ppo.kl_gain=1"))
+        patch.setattr(arms, "BUDGET", ("ppo.iterations=1", "ppo.kl_target=5", "ppo.kl_gain=2"))
         patch.setattr(ablation, "BEST_OF", 2)
         assert run(command(tiny_shop, out)) == 0
     return out

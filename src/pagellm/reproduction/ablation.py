@@ -12,13 +12,14 @@ from __future__ import annotations
 import copy
 import re
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from pagellm.config import RunConfig, adjust
 from pagellm.data.preferences.pairs import Family, Pairs, read_pairs
@@ -31,7 +32,7 @@ from pagellm.models.reward_files import load_rewards
 from pagellm.models.run import PAIRS, PPO, PPO_FACTS, REWARD, REWARD_FACTS, Run, load_run, run_layout
 from pagellm.models.storage import MANIFEST, read_tensors, write_tensors
 from pagellm.pipeline import finished, set_threads, stage_config, train_run
-from pagellm.reproduction.arms import DIALS, Arm, Dial, learned_arms
+from pagellm.reproduction.arms import DIALS, FARTHEST, Arm, Dial, learned_arms
 from pagellm.reproduction.jobs import Arrays, Job, Matrix, Outcome
 from pagellm.reproduction.stand import Base, Stand, of_pages, single_row
 from pagellm.reproduction.supervised import (
@@ -170,7 +171,7 @@ class Bench:
         net = copy.deepcopy(self.run.net)
         net.page_evidence.attach(stand.likeness)
         learner = Learner.start(net, self.run.net, config.ppo, self.seed)
-        stats = list(self._learning(arm, learner, rewards, config))
+        stats = within_budget(self._learning(arm, learner, rewards, config), net, FARTHEST)
         last = stats[-_SMOOTH:]
         for name, figure in (("kl", "kl"), ("learned_reward", "reward")):
             if hasattr(last[0], figure):  # DPO has neither
@@ -185,7 +186,7 @@ class Bench:
         part of the policy."""
         on = {START: net}
         if learned == "repetition":
-            on |= {name: with_page_evidence(self.nets[name], net) for name in (HEAD, BOTH)}
+            on |= {name: with_page_evidence(self.nets[name], net) for name in (HEAD, REFRESHED, BOTH)}
         if learned == "evidence":
             on[REFRESHED] = with_page_evidence(with_head_of(self.nets[REFRESHED], net), net)
         return on
@@ -237,6 +238,31 @@ class Bench:
         net = copy.deepcopy(self.run.net)
         net.load_state_dict(read_tensors(path)[0])
         return net.eval()
+
+
+def within_budget(steps: Iterable[Any], net: PolicyNet, farthest: float) -> list[Any]:
+    """Learns to the end and leaves in `net` the last policy that was not found to be farther than so many nats a page; returns the
+    statistics up to there. What has no distance is left as it is learned.
+
+    The distance of step i is that of the pages which the policy before that step wrote, so the policy after the last step is taken where
+    the one before it was near enough.
+    """
+    done: list[Any] = []
+    before, kept, count = _weights(net), _weights(net), 0
+    for step in steps:
+        done.append(step)
+        if getattr(step, "kl", 0.0) <= farthest:
+            kept, count = before, len(done)
+        before = _weights(net)
+    if getattr(done[-1], "kl", 0.0) > farthest:
+        net.load_state_dict(kept, strict=False)
+        return done[:count]
+    return done
+
+
+def _weights(net: PolicyNet) -> dict[str, Tensor]:
+    """Copies of what is trained."""
+    return {name: p.detach().clone() for name, p in net.named_parameters() if p.requires_grad}
 
 
 def _trained(data: Path, folder: Path, config: RunConfig, tell: Tell) -> Run:

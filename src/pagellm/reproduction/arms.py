@@ -11,8 +11,11 @@ from dataclasses import dataclass
 
 from pagellm.errors import UsageError
 
-BUDGET = ("ppo.iterations=24", "ppo.kl_target=6", "ppo.kl_gain=1")
-"""Arms are compared at one distance from the reference: the price of a nat is steered to 6 nats a page, fast."""
+BUDGET = ("ppo.iterations=24", "ppo.kl_target=5", "ppo.kl_gain=2")
+"""Arms are compared at one distance from the reference: the price of a nat is steered to 5 nats a page, fast."""
+
+FARTHEST = 6.0
+"""Nats a page beyond which a policy is not taken: an arm is the last of its policies within this."""
 
 MIXES = {"joint": (), "page": ("reward.alpha=1",), "item": ("reward.alpha=0",)}
 """Which of the two rewards drives an arm: `alpha` is the share of the page reward."""
