@@ -55,7 +55,12 @@ def test_check_prints_laws_and_accuracies_and_writes_them(
     for exact in ("equal_swap", "order_of_pages", "order_of_candidates", "impossible_is_an_error"):
         assert found["laws"][exact]["rate"] == 1
     assert set(found["pair_accuracy"]) == {"relevance", "ranking", "diversity", "redundancy", "swap"}
-    assert set(found["pair_accuracy"]["redundancy"]["held_out_users"]["kinds"]) == {"near_duplicate", "repeat", "consumed"}
+    assert set(found["pair_accuracy"]["redundancy"]["held_out_users"]["kinds"]) == {
+        "near_duplicate",
+        "repeat",
+        "consumed",
+        "alike",
+    }
     assert {"rotation"} == set(found["pair_accuracy"]["ranking"]["unseen_operators"]["kinds"])
     assert found["pair_accuracy"]["swap"]["reference_logprob_probe"]["kinds"]["exchange"]["n"] > 0
     assert found["pair_accuracy"]["swap"]["held_out_users"]["n"] == found["pair_accuracy"]["swap"]["reference_logprob_probe"]["n"]

@@ -47,6 +47,20 @@ def near_duplicates(vectors: F32, items: I32, groups: I32 | None, threshold: flo
 
     Shape [catalog item, most], NO_ITEM at the end and for all other items. `groups` [catalog item] codes, -1 for none.
     """
+    return _nearest(vectors, items, groups, (threshold, np.inf), most)
+
+
+def lookalikes(vectors: F32, items: I32, groups: I32 | None, threshold: float, most: int) -> I32:
+    """For each of these items those most like it that are no near-duplicates: of another group, with a positive cosine up to the threshold.
+
+    Nearest first; shape and padding as in `near_duplicates`.
+    """
+    return _nearest(vectors, items, groups, (0.0, threshold), most)
+
+
+def _nearest(vectors: F32, items: I32, groups: I32 | None, within: tuple[float, float], most: int) -> I32:
+    """The nearest items with low < cosine <= high; a common group adds 2 to the cosine."""
+    low, high = within
     out = np.full((len(vectors), most), NO_ITEM, np.int32)
     for begin in range(0, len(items), _CHUNK):
         some = items[begin : begin + _CHUNK]
@@ -54,12 +68,13 @@ def near_duplicates(vectors: F32, items: I32, groups: I32 | None, threshold: flo
         if groups is not None:
             likeness[(groups[some][:, None] == groups) & (groups[some] >= 0)[:, None]] += 2.0  # kin come first
         likeness[np.arange(len(some)), some] = -np.inf
+        likeness[likeness > high] = -np.inf
         k = min(most, likeness.shape[1])
         best = np.argpartition(-likeness, k - 1, axis=1)[:, :k]
         values = np.take_along_axis(likeness, best, 1)
         order = np.argsort(-values, axis=1, kind="stable")
         best, values = np.take_along_axis(best, order, 1), np.take_along_axis(values, order, 1)
-        out[some, :k] = np.where(values > threshold, best, NO_ITEM)
+        out[some, :k] = np.where(values > low, best, NO_ITEM)
     return out
 
 

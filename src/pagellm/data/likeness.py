@@ -7,11 +7,19 @@ from dataclasses import dataclass
 import numpy as np
 
 from pagellm.catalog import Catalog
-from pagellm.data.content import near_duplicates, title_vectors
+from pagellm.data.content import lookalikes, near_duplicates, title_vectors
 from pagellm.data.evidence import field_codes
 from pagellm.types import F32, I32, NO_ITEM, Bool
 
 _THEMES = 50  # clusters of a catalog that names no category
+
+
+@dataclass(frozen=True)
+class Twins:
+    """What might be taken for each item. Shape [item, any], nearest first, NO_ITEM at the end."""
+
+    near: I32  # its near-duplicates, those of its group before all
+    alike: I32  # what is most like it and no near-duplicate
 
 
 @dataclass(frozen=True)
@@ -25,15 +33,11 @@ class Likeness:
     brands: I32  # [item] code of the brand, -1 where unknown
     alike: float
 
-    def near(self, most: int, shown: Bool) -> I32:
-        """Up to `most` near-duplicates of each item, nearest first, those of its group before all. Shape [item, most].
-
-        NO_ITEM where there are fewer; items that may not be shown are left out."""
+    def twins(self, most: int, shown: Bool) -> Twins:
+        """Up to `most` twins of each item, among the items that may be shown."""
         every = np.arange(len(self.titles), dtype=np.int32)
-        found = near_duplicates(self.titles, every, self.groups, self.alike, most)
-        found = np.where((found >= 0) & shown[found], found, NO_ITEM)
-        order = np.argsort(found == NO_ITEM, axis=1, kind="stable")
-        return np.take_along_axis(found, order, 1)
+        found = (kind(self.titles, every, self.groups, self.alike, most) for kind in (near_duplicates, lookalikes))
+        return Twins(*(_packed(np.where((items >= 0) & shown[items], items, NO_ITEM)) for items in found))
 
 
 def likeness_of(catalog: Catalog, vectors: F32, alike: float) -> Likeness:
@@ -54,3 +58,8 @@ def themes(catalog: Catalog, content: F32) -> I32:
     clusters = min(_THEMES, len(np.unique(content, axis=0)))
     found: I32 = MiniBatchKMeans(clusters, random_state=0, n_init=3).fit_predict(content).astype(np.int32)
     return found
+
+
+def _packed(items: I32) -> I32:
+    """Each row's items in their order, NO_ITEM behind them."""
+    return np.take_along_axis(items, np.argsort(items == NO_ITEM, axis=1, kind="stable"), 1)

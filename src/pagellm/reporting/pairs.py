@@ -24,6 +24,7 @@ DEFECTS = {
     Operator.REPEAT: "slots repeat the item of another slot",
     Operator.CONSUMED: "slots hold what the user already has",
     Operator.EXCHANGE: "two slots exchanged their items",
+    Operator.ALIKE: "slots are filled with near-duplicates of others instead of what is merely alike",
 }
 """What is wrong with a rejected page, in words."""
 

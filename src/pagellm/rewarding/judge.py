@@ -72,9 +72,9 @@ class Judge:
     def trained_pairs(self) -> Pairs:
         """Pairs of the kinds that the rewards learned from."""
         likeness, config = self.reward.model.reader.likeness, self.run.config
-        near = likeness.near(config.pairs.near, self.source.allowed)
+        twins = likeness.twins(config.pairs.near, self.source.allowed)
         repeats, since = config.split.repeats, self.source.since
-        recipe = Recipe(self.engaged, likeness, near, config.pairs, self.seed, repeats=repeats, since=since)
+        recipe = Recipe(self.engaged, likeness, twins, config.pairs, self.seed, repeats=repeats, since=since)
         return mine(self.chunks, recipe)[0]
 
     def unseen_pairs(self) -> Pairs:

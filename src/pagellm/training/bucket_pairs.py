@@ -95,7 +95,7 @@ def mine_buckets(
     evidence = build_evidence(catalog, survey.known, content, None, config.candidates.drop)
     candidates = channel_candidates(evidence, catalog, config, survey.since)
     report = MiningReport(examination=examination_words(examination))
-    near = likeness.near(config.pairs.near, survey.since < ALWAYS)
+    twins = likeness.twins(config.pairs.near, survey.since < ALWAYS)
     if not survey.complete:
         report.examination += f"; candidates from {len(survey.known):,} events of {survey.known.users:,} users drawn from all"
     for source in _sources(buckets, window, survey.since, candidates):
@@ -105,7 +105,7 @@ def mine_buckets(
         if not len(pages):
             continue
         acts, chunks = survey.acts.seen_by(id_keys(source.log.user_ids)), page_situations(source, shown, pages, examination)
-        recipe = Recipe(acts, likeness, near, config.pairs, seed, config.split.repeats, exposure, survey.since)
+        recipe = Recipe(acts, likeness, twins, config.pairs, seed, config.split.repeats, exposure, survey.since)
         found, who = find_pairs(chunks, recipe, report)
         parts.add(found, who, source.log.user_ids, shown.page_ids)
     check_found(parts.found)

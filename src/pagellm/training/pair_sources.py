@@ -145,8 +145,8 @@ def mine_source(
     """All pairs of a source, with what was found of who looks where. Raises DataError where no pair can be made."""
     found = situations(source, config.slots, seed)
     engaged = found.engaged.among(source.allowed).drawn(source.log.user_ids)
-    near = likeness.near(config.near, source.allowed)
-    recipe = Recipe(engaged, likeness, near, config, seed, repeats, found.exposure, source.since)
+    twins = likeness.twins(config.near, source.allowed)
+    recipe = Recipe(engaged, likeness, twins, config, seed, repeats, found.exposure, source.since)
     pairs, report = mine(found.chunks, recipe, found.words)
     check_found(len(pairs))
     return pairs, report, found

@@ -36,7 +36,7 @@ def likeness(seed: int = 0) -> Likeness:
 
 
 LIKE = likeness()
-NEAR = LIKE.near(5, np.ones(ITEMS, bool))
+TWINS = LIKE.twins(5, np.ones(ITEMS, bool))
 
 
 def situations(count: int = 200, seed: int = 0, logged: bool = True) -> Situations:
@@ -97,7 +97,7 @@ def made() -> dict[str, Pairs]:
         "relevance": relevance(S, KEY, ENGAGED),
         "ranking": ranking(S, KEY),
         "diversity": diversity(S, KEY, LIKE.vectors, LIKE.titles, LIKE.groups, ALIKE),
-        "redundancy": redundancy(S, KEY, NEAR),
+        "redundancy": redundancy(S, KEY, LIKE, TWINS),
         "swap": swaps(S, KEY, 3),
     }
 
@@ -181,7 +181,8 @@ def test_a_diversity_pair_is_more_of_one_theme_without_near_duplicates() -> None
 
 def test_a_redundant_page_holds_what_page_or_user_already_has() -> None:
     pairs, log = ALL["redundancy"], S.contexts.log.item
-    assert {int(o) for o in pairs.operator} == {Operator.NEAR_DUPLICATE, Operator.REPEAT, Operator.CONSUMED}
+    assert {int(o) for o in pairs.operator} == {Operator.NEAR_DUPLICATE, Operator.REPEAT, Operator.CONSUMED, Operator.ALIKE}
+    pairs = pairs.take(np.flatnonzero(pairs.operator != Operator.ALIKE))
     for at, chosen, rejected, operator, severity in zip(
         contexts_of(pairs), pairs.chosen, pairs.rejected, pairs.operator, pairs.severity, strict=True
     ):
@@ -198,6 +199,31 @@ def test_a_redundant_page_holds_what_page_or_user_already_has() -> None:
             else:
                 stands = others[others >= 0]
                 assert (LIKE.titles[stands] @ LIKE.titles[item]).max() > ALIKE
+
+
+def test_beside_near_duplicates_stands_what_is_merely_alike() -> None:
+    """Likeness alone does not tell the two pages apart: the better one holds what is alike and repeats nothing."""
+    pairs = ALL["redundancy"].take(np.flatnonzero(ALL["redundancy"].operator == Operator.ALIKE))
+    assert len(pairs) > 50
+    closest = {"chosen": [], "rejected": []}
+    for at, chosen, rejected, severity in zip(contexts_of(pairs), pairs.chosen, pairs.rejected, pairs.severity, strict=True):
+        shown = S.items[at][: len(chosen)]
+        assert severity == pytest.approx((rejected != shown).sum() / (shown >= 0).sum())
+        for name, page in (("chosen", chosen), ("rejected", rejected)):
+            changed = np.flatnonzero(page != shown)
+            assert len(changed)
+            assert (S.gain[at][changed] == 0).all()
+            for slot in changed:
+                others = np.delete(page, slot)
+                cosine = float((LIKE.titles[others[others >= 0]] @ LIKE.titles[page[slot]]).max())
+                assert (cosine > ALIKE) == (name == "rejected")
+                closest[name].append(cosine)
+    untouched = [
+        float(np.sort(LIKE.titles[p[p >= 0]] @ LIKE.titles[p[p >= 0]].T, 1)[:, -2].mean()) for p in S.items if (p >= 0).sum() > 2
+    ]
+    assert np.mean(closest["chosen"]) > np.mean(untouched) + 0.05, (
+        "a page that is merely alike is more alike than a page as shown"
+    )
 
 
 def test_a_swap_exchanges_two_seen_slots_and_chooses_the_better_place_for_the_better_item() -> None:
@@ -223,7 +249,7 @@ def test_whole_pages_weigh_by_the_inverse_chance_of_being_seen_where_pages_were_
     look = np.array([S.look[at][S.items[at] == item][0] for at, item in zip(c, pairs.item, strict=True)])
     assert pairs.weight == pytest.approx(np.minimum(1 / look, 10), rel=1e-5)
     own = situations(logged=False)
-    assert (redundancy(own, keys_of(own, 0), NEAR).weight == 1).all()
+    assert (redundancy(own, keys_of(own, 0), LIKE, TWINS).weight == 1).all()
 
 
 def test_pairs_do_not_depend_on_how_situations_are_cut_or_ordered() -> None:
@@ -232,7 +258,7 @@ def test_pairs_do_not_depend_on_how_situations_are_cut_or_ordered() -> None:
     def rows(*parts: Situations) -> set[tuple[object, ...]]:
         out = set()
         for part in parts:
-            p = mine_chunk(part, Recipe(ENGAGED, LIKE, NEAR, config, 3))
+            p = mine_chunk(part, Recipe(ENGAGED, LIKE, TWINS, config, 3))
             for n in range(len(p)):
                 out.add((int(p.user[n]), int(p.operator[n]), tuple(p.chosen[n]), tuple(p.rejected[n]), float(p.weight[n])))
         return out
@@ -263,7 +289,7 @@ def test_pairs_do_not_depend_on_the_widest_page_of_their_chunk() -> None:
     pages = ("items", "gain", "event", "seen", "look", "row", "col", "drawn")
     padding = {"items": NO_ITEM}
     padded = dataclasses.replace(S, **{n: np.pad(getattr(S, n), wide, constant_values=padding.get(n, 0)) for n in pages})
-    ours, theirs = (mine_chunk(s, Recipe(ENGAGED, LIKE, NEAR, PairConfig(), 3)) for s in (S, padded))
+    ours, theirs = (mine_chunk(s, Recipe(ENGAGED, LIKE, TWINS, PairConfig(), 3)) for s in (S, padded))
     assert (ours.operator == theirs.operator).all()
     for name in ("chosen", "rejected"):
         assert (getattr(ours, name) == getattr(theirs, name)[:, :SLOTS]).all()
@@ -277,8 +303,8 @@ def test_kin_are_no_matter_of_diversity_and_a_shop_of_repeats_knows_no_consumed_
     for chosen, rejected in zip(pairs.chosen, pairs.rejected, strict=True):
         for new in rejected[chosen != rejected]:
             assert not (groups[chosen[chosen >= 0]] == groups[new]).any(), "kin would be redundant, which is another defect"
-    again = redundancy(S, KEY, NEAR, repeats=True)
-    assert set(again.operator.tolist()) == {Operator.NEAR_DUPLICATE, Operator.REPEAT}
+    again = redundancy(S, KEY, LIKE, TWINS, repeats=True)
+    assert set(again.operator.tolist()) == {Operator.NEAR_DUPLICATE, Operator.REPEAT, Operator.ALIKE}
 
 
 def test_the_offset_undoes_how_stand_ins_were_drawn() -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pagellm.data.likeness import Likeness, Twins
 from pagellm.data.preferences import kernels
 from pagellm.data.preferences.pairs import Family, HeldOut, Operator, Pairs, join_pairs
 from pagellm.data.preferences.situations import Engaged, Situations
@@ -71,36 +72,34 @@ def diversity(s: Situations, key: np.ndarray, vectors: F32, titles: F32, groups:
     return pairs_made(s, made, Family.DIVERSITY, Operator.THEME)
 
 
-def redundancy(s: Situations, key: np.ndarray, near: I32, repeats: bool = False, since: I64 | None = None) -> Pairs:
+def redundancy(
+    s: Situations, key: np.ndarray, likeness: Likeness, twins: Twins, repeats: bool = False, since: I64 | None = None
+) -> Pairs:
     """Slots without engagement are filled with what the page or the user already has. Severity: the share of the page so filled.
 
-    `near` [item, any] lists each item's near-duplicates, NO_ITEM (-1) at the end; they stand in where they were known strictly before the
-    context's time (`since` [item], unix seconds; from the start where None). Where users take things again (`repeats`), an item of the
-    history is no defect.
+    Twins stand in where they were known strictly before the context's time (`since` [item], unix seconds; from the start where None).
+    `ALIKE` sets the page with near-duplicates beside one whose slots hold what is merely alike, so that likeness does not tell the two
+    apart. Where users take things again (`repeats`), an item of the history is no defect.
     """
-    since = np.full(len(near), np.iinfo(np.int64).min) if since is None else since
-    parts, taken, (item, start, stop, target_stop) = [], s.contexts.log.taken, _history(s)
-    for operator in (Operator.NEAR_DUPLICATE, Operator.REPEAT, *(() if repeats else (Operator.CONSUMED,))):
-        made = blank(s)
-        kernels.refill(
-            item,
-            taken,
-            start,
-            stop,
-            target_stop,
-            s.items,
-            s.gain,
-            near,
-            since,
-            s.contexts.time,
-            key,
-            int(operator),
-            made.rejected,
-            made.slot,
-            made.severity,
-        )
-        parts.append(pairs_made(s, made, Family.REDUNDANCY, operator))
-    return join_pairs(parts)
+    since = np.full(len(twins.near), np.iinfo(np.int64).min) if since is None else since
+    made = {
+        operator: _refilled(s, key, likeness, twins.alike if operator == Operator.ALIKE else twins.near, since, operator)
+        for operator in (Operator.NEAR_DUPLICATE, Operator.REPEAT, Operator.CONSUMED, Operator.ALIKE)
+        if not (repeats and operator == Operator.CONSUMED)
+    }
+    alike, near = made.pop(Operator.ALIKE), made[Operator.NEAR_DUPLICATE]
+    parts = [pairs_made(s, some, Family.REDUNDANCY, operator) for operator, some in made.items()]
+    beside = Made(near.rejected, np.where(alike.slot >= 0, near.slot, np.int16(-1)), near.severity, near.offset)
+    return join_pairs([*parts, pairs_made(s, beside, Family.REDUNDANCY, Operator.ALIKE, alike.rejected)])
+
+
+def _refilled(s: Situations, key: np.ndarray, likeness: Likeness, twins: I32, since: I64, operator: Operator) -> Made:
+    text, made, (item, start, stop, target_stop) = (likeness.titles, likeness.groups, likeness.alike), blank(s), _history(s)
+    kernels.refill(
+        item, s.contexts.log.taken, start, stop, target_stop, s.items, s.gain, twins, since, s.contexts.time, *text, key, int(operator),
+        made.rejected, made.slot, made.severity,
+    )  # fmt: skip
+    return made
 
 
 def swaps(s: Situations, key: np.ndarray, most: int) -> Pairs:
@@ -154,13 +153,17 @@ def _history(s: Situations) -> tuple[I32, I64, I64, I64]:
     return c.log.item, c.start, c.stop, c.target_stop
 
 
-def pairs_made(s: Situations, made: Made, family: Family, operator: Operator | HeldOut) -> Pairs:
-    """The pairs that could be made. They weigh by the inverse chance that the engaged slot's place is seen, on logged pages; where pages
-    were put together here, nothing was hidden."""
+def pairs_made(s: Situations, made: Made, family: Family, operator: Operator | HeldOut, chosen: I32 | None = None) -> Pairs:
+    """The pairs that could be made; `chosen` [context, slot] are the better pages where they are not those of the situations.
+
+    They weigh by the inverse chance that the engaged slot's place is seen, on logged pages; where pages were put together here, nothing was
+    hidden.
+    """
+    chosen = s.items if chosen is None else chosen
     at = np.flatnonzero(made.slot >= 0)
     slot = made.slot[at].astype(np.int64)
     weight = np.where(s.page[at] >= 0, inverse_look(s.look[at, slot]), 1.0).astype(np.float32)
-    return _record(s, at, slot, s.items[at], made.rejected[at], family, operator, made.severity[at], weight, made.offset[at])
+    return _record(s, at, slot, chosen[at], made.rejected[at], family, operator, made.severity[at], weight, made.offset[at])
 
 
 def _record(

@@ -348,10 +348,20 @@ def _known(near, since, moment, luck):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
+def _repeated(page, s, j, titles, groups, alike):  # type: ignore[no-untyped-def]
+    """Whether item j would be a near-duplicate of what stands in another slot than s."""
+    found = False
+    for t in range(len(page)):
+        found |= t != s and page[t] >= 0 and _kinship(titles, groups, j, page[t]) > alike
+    return found
+
+
+@njit(cache=True)
 def refill(  # type: ignore[no-untyped-def]
-    log_item, log_taken, start, stop, target_stop, items, gain, near, since, moment, key, operator, rejected, slot, severity
-):
-    """Redundancy: slots without engagement take near-duplicates, repeats or items of the history, as `operator` says."""
+    log_item, log_taken, start, stop, target_stop, items, gain, twins, since, moment, titles, groups, alike, key, operator,
+    rejected, slot, severity,
+):  # fmt: skip
+    """Redundancy: slots without engagement take twins of others, repeats or items of the history, as `operator` says."""
     stream, width = operator * _STREAM, items.shape[1]
     for c in range(len(items)):
         anchor, free, size, end = -1, 0, 0, 0
@@ -390,12 +400,13 @@ def refill(  # type: ignore[no-untyped-def]
                     if items[c, t] < 0 or planned[t]:
                         continue
                     j = items[c, t]
-                    if operator == 6:  # NEAR_DUPLICATE
-                        j = _known(near[items[c, t]], since, moment[c], v)
+                    if operator == 6 or operator == 10:  # NEAR_DUPLICATE, ALIKE
+                        j = _known(twins[items[c, t]], since, moment[c], v)
                 if (
                     j >= 0
                     and j != items[c, s]
                     and (operator == 7 or not _holds(rejected[c], j))
+                    and (operator != 10 or not _repeated(rejected[c], s, j, titles, groups, alike))
                     and not _holds(log_item[stop[c] : target_stop[c]], j)
                 ):
                     break

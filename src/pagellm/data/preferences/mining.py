@@ -11,12 +11,12 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from pagellm.config import PairConfig
-from pagellm.data.likeness import Likeness
+from pagellm.data.likeness import Likeness, Twins
 from pagellm.data.lots import id_keys
 from pagellm.data.preferences.families import diversity, ranking, redundancy, relevance, swaps
 from pagellm.data.preferences.pairs import Family, Operator, Pairs, capped, effective_size, join_pairs, lots_of
 from pagellm.data.preferences.situations import Engaged, Situations, keys_of
-from pagellm.types import F32, I32, I64, U64
+from pagellm.types import F32, I64, U64
 
 
 @dataclass
@@ -47,7 +47,7 @@ class Recipe:
 
     engaged: Engaged  # in all of the window: where items of other users come from
     likeness: Likeness
-    near: I32  # [item, any] near-duplicates that may be shown
+    twins: Twins  # that may be shown
     config: PairConfig
     seed: int
     repeats: bool = False  # whether users take things again
@@ -90,7 +90,7 @@ def mine_chunk(s: Situations, recipe: Recipe) -> Pairs:
         relevance(s, key, recipe.engaged, recipe.exposure),
         ranking(s, key),
         diversity(s, key, likeness.vectors, likeness.titles, likeness.groups, config.alike),
-        redundancy(s, key, recipe.near, recipe.repeats, recipe.since),
+        redundancy(s, key, likeness, recipe.twins, recipe.repeats, recipe.since),
         swaps(s, key, config.swaps),
     )
     return join_pairs([part for part in families if len(part)])

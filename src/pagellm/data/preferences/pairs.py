@@ -44,6 +44,7 @@ class Operator(IntEnum):
     REPEAT = 7  # redundancy: with the very item of another slot
     CONSUMED = 8  # redundancy: with an item of the user's own history
     EXCHANGE = 9  # swap: two slots exchanged their items
+    ALIKE = 10  # redundancy: as NEAR_DUPLICATE, beside a page whose slots are filled with what is merely alike
 
 
 class HeldOut(IntEnum):
