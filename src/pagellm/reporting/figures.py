@@ -7,10 +7,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 from markupsafe import Markup
 
 Points = Sequence[tuple[float, float]]
+Bands = Sequence[tuple[float, float, float, float]]
+"""x, y, and the ends of y's interval."""
+
+Cross = tuple[tuple[float, float, float], tuple[float, float, float]]
+"""x and y, each a value with the ends of its interval."""
+
 _Scale = Callable[[float], float]
 
 _COLORS = 6  # of lines; beyond them they come again
@@ -33,26 +40,37 @@ def interval_bar(
 
 def line_chart(series: Mapping[str, Points], x_label: str, y_label: str, size: tuple[int, int] = (440, 260)) -> Markup:
     """Lines over one x axis, with round ticks and a legend. Points that are not finite are left out."""
-    lines = {
-        name: thinned([(x, y) for x, y in points if math.isfinite(x) and math.isfinite(y)]) for name, points in series.items()
-    }
+    lines = {name: thinned([p for p in points if _finite(p)]) for name, points in series.items()}
     lines = {name: points for name, points in lines.items() if points}
-    if not lines:
-        return Markup("<p>No finite points to draw.</p>")
-    width, height = size
-    x_ticks = ticks(*_reach([x for points in lines.values() for x, _ in points]))
-    y_ticks = ticks(*_reach([y for points in lines.values() for _, y in points]))
-    across = _scale((x_ticks[0], x_ticks[-1]), 56, width - 14)
-    up = _scale((y_ticks[0], y_ticks[-1]), height - 44, 30)
-    parts = [_axes(x_ticks, y_ticks, across, up, size), _labels(x_label, y_label, size)]
-    for place, points in enumerate(lines.values(), start=1):
-        path = "L".join(f"{across(x):.1f} {up(y):.1f}" for x, y in points)
-        end = Markup('<circle cx="{:.1f}" cy="{:.1f}" r="3"/>').format(across(points[-1][0]), up(points[-1][1]))
-        parts.append(Markup('<g class="line s{}"><path d="M{}"/>{}</g>').format(_color(place), path, end))
-    drawing = Markup('<svg class="chart" viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>').format(
-        width, height, f"{y_label} over {x_label}: {', '.join(lines)}", Markup("").join(parts)
+    frame = _Frame.around([p for points in lines.values() for p in points], size)
+    drawn = Markup('<path d="M{}"/><circle cx="{:.1f}" cy="{:.1f}" r="3"/>')
+    return frame.chart(
+        {name: drawn.format(frame.path(points), *frame.at(*points[-1])) for name, points in lines.items()}, x_label, y_label
     )
-    return drawing + _legend(list(lines))
+
+
+def band_chart(series: Mapping[str, Bands], x_label: str, y_label: str, size: tuple[int, int] = (440, 260)) -> Markup:
+    """Lines with their intervals as bands around them. Points that are not finite are left out."""
+    known = {name: [p for p in points if _finite(p)] for name, points in series.items()}
+    known = {name: points for name, points in known.items() if points}
+    frame = _Frame.around([(x, y) for points in known.values() for x, *ys in points for y in ys], size)
+    drawn = {}
+    for name, points in known.items():
+        around = [(x, high) for x, _, _, high in points] + [(x, low) for x, _, low, _ in reversed(points)]
+        middle = [(x, y) for x, y, _, _ in points]
+        drawn[name] = Markup('<path class="band" d="M{}Z"/><path d="M{}"/>').format(frame.path(around), frame.path(middle))
+    return frame.chart(drawn, x_label, y_label)
+
+
+def scatter_chart(series: Mapping[str, Cross], x_label: str, y_label: str, size: tuple[int, int] = (440, 300)) -> Markup:
+    """Points with an interval along each axis. Those that are not finite are left out."""
+    known = {name: (x, y) for name, (x, y) in series.items() if _finite((*x, *y))}
+    frame = _Frame.around([(a, b) for x, y in known.values() for a, b in zip(x, y, strict=True)], size)
+    drawn = {}
+    for name, ((x, *x_ends), (y, *y_ends)) in known.items():
+        lines = [frame.path([(end, y) for end in x_ends]), frame.path([(x, end) for end in y_ends])]
+        drawn[name] = Markup('<path d="M{}M{}"/><circle cx="{:.1f}" cy="{:.1f}" r="4"/>').format(*lines, *frame.at(x, y))
+    return frame.chart(drawn, x_label, y_label)
 
 
 def ticks(low: float, high: float, about: int = 5) -> list[float]:
@@ -74,22 +92,63 @@ def thinned(points: Points, most: int = _MOST_POINTS) -> list[tuple[float, float
     return [points[round(place * (len(points) - 1) / (most - 1))] for place in range(most)]
 
 
+@dataclass(frozen=True)
+class _Frame:
+    """Axes with round ticks around points, and where a point stands between them."""
+
+    x_ticks: list[float]
+    y_ticks: list[float]
+    size: tuple[int, int]
+
+    @classmethod
+    def around(cls, points: Points, size: tuple[int, int]) -> _Frame:
+        """Axes that hold all of these points."""
+        xs, ys = ([p[axis] for p in points] or [0.0, 1.0] for axis in (0, 1))
+        return cls(ticks(min(xs), max(xs)), ticks(min(ys), max(ys)), size)
+
+    def at(self, x: float, y: float) -> tuple[float, float]:
+        """Place of a point, in units of the drawing."""
+        width, height = self.size
+        across = _scale((self.x_ticks[0], self.x_ticks[-1]), 56, width - 14)
+        up = _scale((self.y_ticks[0], self.y_ticks[-1]), height - 44, 30)
+        return across(x), up(y)
+
+    def path(self, points: Points) -> str:
+        """Straight lines from point to point."""
+        return "L".join("{:.1f} {:.1f}".format(*self.at(x, y)) for x, y in points)
+
+    def chart(self, drawn: Mapping[str, Markup], x_label: str, y_label: str) -> Markup:
+        """The drawing of each series in its color, with axes and a legend."""
+        if not drawn:
+            return Markup("<p>No finite points to draw.</p>")
+        width, height = self.size
+        series = [Markup('<g class="line s{}">{}</g>').format(_color(i), part) for i, part in enumerate(drawn.values(), start=1)]
+        parts = [self._axes(), _labels(x_label, y_label, self.size), *series]
+        told = f"{y_label} over {x_label}: {', '.join(drawn)}"
+        drawing = Markup('<svg class="chart" viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>')
+        return drawing.format(width, height, told, Markup("").join(parts)) + _legend(list(drawn))
+
+    def _axes(self) -> Markup:
+        width, height = self.size
+        line = Markup(
+            '<path class="gridline" d="M56 {:.1f}H{}"/><text class="tick" x="50" y="{:.1f}" text-anchor="end">{:g}</text>'
+        )
+        mark = Markup('<text class="tick" x="{:.1f}" y="{}" text-anchor="middle">{:g}</text>')
+        heights = [(tick, self.at(self.x_ticks[0], tick)[1]) for tick in self.y_ticks]
+        lines = [line.format(y, width - 14, y + 4, tick) for tick, y in heights]
+        return Markup("").join(
+            lines + [mark.format(self.at(tick, self.y_ticks[0])[0], height - 26, tick) for tick in self.x_ticks]
+        )
+
+
 def _scale(span: tuple[float, float], start: float, end: float) -> _Scale:
     low, high = span
     width = (high - low) or 1.0
     return lambda value: start + (end - start) * (value - low) / width
 
 
-def _reach(values: list[float]) -> tuple[float, float]:
-    return min(values), max(values)
-
-
-def _axes(x_ticks: list[float], y_ticks: list[float], across: _Scale, up: _Scale, size: tuple[int, int]) -> Markup:
-    width, height = size
-    line = Markup('<path class="gridline" d="M56 {:.1f}H{}"/><text class="tick" x="50" y="{:.1f}" text-anchor="end">{:g}</text>')
-    mark = Markup('<text class="tick" x="{:.1f}" y="{}" text-anchor="middle">{:g}</text>')
-    lines = [line.format(up(tick), width - 14, up(tick) + 4, tick) for tick in y_ticks]
-    return Markup("").join(lines + [mark.format(across(tick), height - 26, tick) for tick in x_ticks])
+def _finite(values: Sequence[float]) -> bool:
+    return all(map(math.isfinite, values))
 
 
 def _labels(x_label: str, y_label: str, size: tuple[int, int]) -> Markup:

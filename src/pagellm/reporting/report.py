@@ -11,6 +11,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from pagellm.reporting.evidence import Figure
 from pagellm.reporting.figures import interval_bar, line_chart
 from pagellm.reporting.render import render
 from pagellm.reporting.verdict import Estimate, Verdict, judge, metric_of, number, read_estimate
@@ -35,6 +36,23 @@ class RunReport:
     caution: str = ""  # what a reader must know first, for instance that the shop is simulated
     subject: str = "pagellm"
     headline: str = "ndcg@10"
+    gates: Sequence[Mapping[str, Any]] = ()  # name, rule, found, passed (None: not judged)
+    cases: Sequence[CaseView] = ()  # users that were chosen by a rule
+    figures: Sequence[Figure] = ()
+    slices: Sequence[Mapping[str, Any]] = ()  # kind, name, users, subject, reference, ratio
+    reference: str = ""  # what slices and gates compare with
+    rewards: Mapping[str, Any] = field(default_factory=dict)  # as `pagellm rewards check --json`
+    served: Mapping[str, object] = field(default_factory=dict)  # what composing pages one at a time found
+
+
+@dataclass(frozen=True)
+class CaseView:
+    """One user's page before and after."""
+
+    kind: str
+    why: str
+    after: PageView
+    before: PageView | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +98,9 @@ def report_html(report: RunReport) -> str:
         tables=metric_tables(report.evaluation),
         apart=apart_tables(report.evaluation, report.headline),
         charts=training_charts(report.training),
+        slices=slice_table(report.slices, report.subject, report.reference),
+        rewards=reward_tables(report.rewards),
+        served=flat(report.served),
         protocol=flat(report.protocol),
         data=flat(report.data),
         appendix=flat(report.appendix),
@@ -134,6 +155,50 @@ def apart_tables(evaluation: Mapping[str, Any], metric: str) -> tuple[Table, ...
     return tuple(found)
 
 
+def slice_table(slices: Sequence[Mapping[str, Any]], subject: str, reference: str) -> Table | None:
+    """Ratios by group of users, worst first; None without any."""
+    known = [s for s in slices if s["ratio"] is not None]
+    if not known:
+        return None
+    cells = {f"{s['kind']}: {s['name']} ({s['users']:,})": Estimate(s["ratio"]["ratio"], *s["ratio"]["ci95"]) for s in known}
+    span = (min(0.8, *(e.low for e in cells.values())), max(1.2, *(e.high for e in cells.values())))
+    rows = tuple((plain(name, 120), (_cell(e, span, 220, 1.0, signed=False),)) for name, e in cells.items())
+    note = (
+        f"{subject} over {reference}, worst first; right of the line the group gains. Intervals over the customers of the group"
+    )
+    return Table("Who gains, who loses", note, ("ratio",), rows)
+
+
+def reward_tables(check: Mapping[str, Any]) -> tuple[Table, ...]:
+    """Laws, and how often the rewards tell the better page, beside what the policy's own log-probability would say."""
+    if not check:
+        return ()
+    laws = {law["says"]: (_rate_cell(law),) for law in check["laws"].values()}
+    kinds: dict[str, tuple[Cell | None, ...]] = {}
+    for family, columns in check["pair_accuracy"].items():
+        for name, probe, words in (
+            ("held_out_users", "reference_logprob_probe", "held-out customers"),
+            ("unseen_operators", "reference_logprob_probe_unseen", "unseen defects"),
+        ):
+            if name in columns:
+                kinds[f"{family}, {words}"] = (_rate_cell(columns[name]), _rate_cell(columns.get(probe)))
+    return (
+        Table("Laws", "share of pages on which the law holds, on held-out customers", ("holds",), tuple(laws.items())),
+        Table(
+            "Which of two pages is better?",
+            "share of pairs that are told apart rightly; a coin has .5. Beside it what the supervised policy's own log-probability says",
+            ("reward", "policy alone"),
+            tuple(kinds.items()),
+        ),
+    )
+
+
+def _rate_cell(rate: Mapping[str, Any] | None) -> Cell | None:
+    if rate is None or rate["rate"] is None:
+        return None
+    return _cell(Estimate(rate["rate"], *rate["ci95"]), (0.0, 1.0), 110, None)
+
+
 def training_charts(rows: Sequence[Mapping[str, Any]]) -> tuple[Chart, ...]:
     """Losses in one chart and held-out quality in another, for each stage that the rows name."""
     charts = []
@@ -184,10 +249,12 @@ def _rows(
     return tuple((plain(m, 60), tuple(_cell(estimates[m, c], spans[c], width, zero) for c in columns)) for m in methods)
 
 
-def _cell(estimate: Estimate | None, span: tuple[float, float], width: int, zero: float | None) -> Cell | None:
+def _cell(
+    estimate: Estimate | None, span: tuple[float, float], width: int, zero: float | None, signed: bool | None = None
+) -> Cell | None:
     if estimate is None:
         return None
-    signed = zero is not None
+    signed = zero is not None if signed is None else signed
     ends = f"[{number(estimate.low, signed)}, {number(estimate.high, signed)}]"
     bar = interval_bar(estimate.value, estimate.low, estimate.high, span, zero, width)
     return Cell(number(estimate.value, signed), ends, bar)

@@ -1,0 +1,153 @@
+"""Everything that is known of a run before anybody has seen its pages: gathered once, for the report and for whoever reads JSON.
+
+    compare with baselines → groups of users → rewards → course of PPO → pages composed, timed and proved → gates → report
+
+Takes a run folder, gives findings. Renders nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pagellm.data.look import Look
+from pagellm.errors import DataError
+from pagellm.evaluation.cases import cases
+from pagellm.evaluation.slices import Slice, groups_of, slices
+from pagellm.judging.gates import Gate, clean_pages, fast_enough, lawful, near_reference, no_losing_slice, not_worse
+from pagellm.judging.shown import BeforeAfter, Served, before_after, page_shown, serve
+from pagellm.models.composer import PolicyRanker
+from pagellm.models.reward_files import load_rewards
+from pagellm.models.run import PPO_FACTS, REWARD, Run, load_run
+from pagellm.models.storage import read_json
+from pagellm.pipeline import evaluate_run
+from pagellm.reporting.view import PageView
+from pagellm.rewarding.check import check_rewards
+from pagellm.types import I32, NO_ITEM, Contexts
+
+SUBJECT = "pagellm"
+METRIC = "ndcg@10"
+SAMPLED = 20
+"""Pages that are shown as they come, not chosen."""
+
+SERVED = 200
+"""Pages that are composed one at a time, timed and proved."""
+
+_EXPOSED = 2_000  # contexts whose first ten places are counted
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What was found of a run."""
+
+    run: Run
+    evaluation: dict[str, Any]  # as `pagellm evaluate --json`
+    reference: str | None  # what the gates compare with
+    slices: list[Slice]
+    rewards: dict[str, Any] | None  # as `pagellm rewards check --json`
+    course: dict[str, Any] | None  # as ppo.json
+    look: Look | None  # how much places are looked at, as the rewards know it
+    exposure: dict[str, list[int]]  # by policy: how often each candidate was shown
+    served: Served
+    cases: list[BeforeAfter]
+    samples: list[PageView]  # as they come
+    gates: list[Gate]
+    seed: int
+
+    @property
+    def failed(self) -> list[Gate]:
+        """Gates that were not passed."""
+        return [gate for gate in self.gates if gate.passed is False]
+
+    def as_json(self) -> dict[str, Any]:
+        """report.json: every figure of the report."""
+        return {
+            "run": self.run.folder.name,
+            "evaluation": self.evaluation,
+            "reference": self.reference,
+            "gates": [gate.as_json() for gate in self.gates],
+            "slices": [s.as_json() for s in self.slices],
+            "rewards": self.rewards,
+            "ppo": self.course,
+            "exposure": self.exposure,
+            "served": {
+                "pages": len(self.served.pages), "milliseconds": [round(ms, 2) for ms in self.served.milliseconds],
+                "violations": list(self.served.violations), "foreign": self.served.foreign, "short": self.served.short,
+                "repeats": self.served.repeats,
+            },
+            "seed": self.seed,
+        }  # fmt: skip
+
+
+def judge_offline(
+    folder: Path, against: Sequence[str], most_ms: float, seed: int = 0, tell: Callable[[str], None] = print
+) -> Findings:
+    """Judges a run on the test part of its split.
+
+    `against` are baselines by name, `most_ms` the milliseconds that a page may take. Raises RunError for a run that is not finished,
+    DataError where its split has no test context.
+    """
+    comparison = evaluate_run(folder, against, tell, seed)
+    run = load_run(folder)
+    test = run.split.test.take(run.split.test.target_stop > run.split.test.stop)
+    warm = test.take(test.warm)
+    others = [name for name in comparison.methods if name not in (SUBJECT, "sft")]
+    reference = max(others, key=lambda name: comparison.methods[name][METRIC].value) if others else None
+    groups = groups_of(warm, *_theme_names(run))
+    found = slices(comparison.results, groups, SUBJECT, reference, METRIC, seed) if reference else []
+    before = reference if run.tuned is None else "sft"
+    gain = comparison.results.column(SUBJECT, METRIC) - (comparison.results.column(before, METRIC) if before else 0)
+    tell("composing pages")
+    slots, rng = run.config.pairs.slots, np.random.default_rng((seed, 31))
+    places = rng.permutation(len(test))
+    if not len(places):
+        raise DataError(f"The split of {folder} has no test context, so there is nothing to report. Train on a longer log.")
+    served = serve(run, test, places[: SERVED + 1], slots)
+    chosen = cases(test, np.flatnonzero(test.warm), gain, np.zeros(len(test), np.int64), METRIC)
+    rewards = course = look = None
+    if (folder / REWARD).exists():
+        tell("checking the rewards")
+        rewards = check_rewards(folder, "test", seed, tell).as_json()
+        look = load_rewards(run)[0].model.look
+    if (folder / PPO_FACTS).exists():
+        course = read_json(folder / PPO_FACTS)
+    evaluation = comparison.as_json()
+    gates = [
+        not_worse(evaluation, SUBJECT, reference, METRIC),
+        no_losing_slice(found),
+        clean_pages(len(served.pages), len(served.violations), served.foreign, next(iter(served.violations), "")),
+        fast_enough(served.milliseconds, most_ms),
+        near_reference(course, run.config.ppo.kl_budget),
+        lawful(rewards),
+    ]
+    return Findings(
+        run, evaluation, reference, found, rewards, course, look, exposures(run, warm, rng), served,
+        [before_after(run, test, case, slots) for case in chosen],
+        [page_shown(run, test, int(place), slots) for place in places[:SAMPLED]], gates, seed,
+    )  # fmt: skip
+
+
+def exposures(run: Run, contexts: Contexts, rng: np.random.Generator) -> dict[str, list[int]]:
+    """By policy: how often each candidate stands among the first ten places of a drawn part of the contexts."""
+    some = contexts.take(np.sort(rng.permutation(len(contexts))[:_EXPOSED]))
+    candidates = run.split.candidates_test
+    nets = {SUBJECT: run.policy} | ({} if run.tuned is None else {"sft": run.net})
+    counts = {}
+    for name, net in nets.items():
+        ranked = PolicyRanker(run, candidates, net=net).rank(some, 10)
+        counts[name] = np.bincount(ranked[ranked != NO_ITEM], minlength=len(candidates))[candidates].tolist()
+    return counts
+
+
+def _theme_names(run: Run) -> tuple[I32, list[str]]:
+    """[item] code of each item's theme, and what the codes stand for."""
+    theme = run.likeness.themes
+    for name in ("main_category", "categories"):
+        if run.catalog.has(name):
+            nested = run.catalog.frame[name].dtype.is_nested()
+            return theme, run.catalog.codes(f"{name}[0]" if nested else name)[1]
+    return theme, [f"cluster {code}" for code in range(int(theme.max(initial=-1)) + 1)]

@@ -1,0 +1,78 @@
+"""From findings to the report that a product manager reads first and a scientist to its end: HTML and JSON beside it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from pagellm import __version__
+from pagellm.judging.offline import SUBJECT, Findings
+from pagellm.models.run import METRICS
+from pagellm.reporting.evidence import (
+    Figure,
+    accuracy_by_depth,
+    calibration_figure,
+    exposure_curve,
+    over_optimization,
+    trade_off,
+)
+from pagellm.reporting.report import CaseView, RunReport, report_html
+
+_MOST_LINES = 5  # methods in the figure of accuracy by depth
+
+
+def write_report(found: Findings, out: Path, command: str) -> Path:
+    """Writes the report and, beside it, its figures as JSON; returns the path of the JSON."""
+    out.write_text(report_html(report_of(found, command)), encoding="utf-8")
+    beside = out.with_suffix(".json")
+    beside.write_text(json.dumps(found.as_json(), indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    return beside
+
+
+def report_of(found: Findings, command: str) -> RunReport:
+    """The report as plain values."""
+    run, served = found.run, found.served
+    lines = (run.folder / METRICS).read_text(encoding="utf-8").splitlines()
+    ordered = sorted(served.milliseconds)
+    return RunReport(
+        f"{run.facts['name']}: pages judged offline",
+        found.evaluation,
+        found.samples,
+        found.seed,
+        [json.loads(line) for line in lines],
+        protocol=run.split.card,
+        data=run.facts,
+        appendix={"command": command, "pagellm": __version__, "profile": run.config.profile, "seed of the run": run.config.seed}
+        | {"policy": "ppo" if run.tuned is not None else "sft"},
+        subject=SUBJECT,
+        gates=[gate.as_json() for gate in found.gates],
+        cases=[CaseView(c.case.kind, c.case.why, c.after, c.before) for c in found.cases],
+        figures=figures_of(found),
+        slices=[s.as_json() for s in found.slices],
+        reference=found.reference or "",
+        rewards=found.rewards or {},
+        served={
+            "pages composed, one at a time": len(served.pages),
+            "milliseconds, median": round(ordered[len(ordered) // 2], 1) if ordered else "none timed",
+            "milliseconds, 95 of 100 within": round(ordered[int(0.95 * (len(ordered) - 1))], 1) if ordered else "none timed",
+            "rules broken": len(served.violations),
+            "items that are not in the catalog": served.foreign,
+            "items twice on a page": served.repeats,
+            "pages with an empty slot": served.short,
+        },
+    )
+
+
+def figures_of(found: Findings) -> list[Figure]:
+    """All figures that the run has the numbers for."""
+    evaluation = found.evaluation
+    methods = sorted(evaluation["methods"], key=lambda name: -evaluation["methods"][name]["ndcg@10"]["mean"])
+    shown = list(dict.fromkeys([SUBJECT, *(["sft"] if "sft" in methods else []), *methods]))[:_MOST_LINES]
+    made = [
+        accuracy_by_depth(evaluation, shown),
+        trade_off(evaluation),
+        calibration_figure(found.rewards) if found.rewards else None,
+        over_optimization(found.course) if found.course else None,
+        exposure_curve(found.exposure),
+    ]
+    return [figure for figure in made if figure is not None]
