@@ -32,7 +32,7 @@ class Gate:
 
 def not_worse(evaluation: Mapping[str, Any], subject: str, reference: str | None, metric: str) -> Gate:
     """The metric does not surely fall against what the pages are compared with."""
-    rule = f"{metric} is not surely below that of {reference or 'the reference'}"
+    rule = f"{metric.upper()} is not surely below that of {reference or 'the reference'}"
     gap = None if reference is None else read_estimate(evaluation.get("paired", {}), reference, metric, "diff")
     if gap is None:
         return Gate("accuracy", rule, "nothing to compare with: name a baseline with --against", None)
@@ -41,7 +41,7 @@ def not_worse(evaluation: Mapping[str, Any], subject: str, reference: str | None
 
 def no_losing_slice(found: Sequence[Slice]) -> Gate:
     """No group of users surely loses more than a twentieth."""
-    rule = f"no group of customers surely keeps less than {WORST_SLICE:.0%}"
+    rule = f"No group of customers surely keeps less than {WORST_SLICE:.0%}"
     judged = [(s, s.ratio) for s in found if s.ratio is not None]
     if not judged:
         return Gate("groups", rule, "no group is large enough to be judged", None)
@@ -53,7 +53,7 @@ def no_losing_slice(found: Sequence[Slice]) -> Gate:
 
 def clean_pages(pages: int, violations: int, foreign: int, example: str) -> Gate:
     """Every served page keeps every rule and holds items of the catalog alone."""
-    rule = "served pages break no rule of the layout and hold no item that is not in the catalog"
+    rule = "Served pages break no rule of the layout and hold no item that is not in the catalog"
     if not pages:
         return Gate("rules", rule, "no page was composed", None)
     told = f"{violations:,} violations and {foreign:,} unknown items on {pages:,} pages"
@@ -72,7 +72,7 @@ def fast_enough(milliseconds: Sequence[float], most: float) -> Gate:
 
 def near_reference(course: Mapping[str, Any] | None, budget: float) -> Gate:
     """Reinforcement learning stayed within its budget of distance and kept a policy that held-out users did not lose by."""
-    rule = f"the policy that was kept is within {budget:g} nats a page of the supervised one, and its page value is not below it"
+    rule = f"The policy that was kept is within {budget:g} nats a page of the supervised one, and its page value is not below it"
     if course is None:
         return Gate("distance", rule, "the run has not learned from its own pages", None)
     first = course["curve"][0]["value"]
@@ -83,7 +83,7 @@ def near_reference(course: Mapping[str, Any] | None, budget: float) -> Gate:
 
 def lawful(check: Mapping[str, Any] | None) -> Gate:
     """The rewards obey their laws."""
-    rule = "the rewards obey every law of `pagellm rewards check`"
+    rule = "The rewards obey every law of “pagellm rewards check”"
     if check is None:
         return Gate("rewards", rule, "the run has learned no rewards", None)
     broken = [name for name, law in check["laws"].items() if not law["holds"]]

@@ -72,6 +72,7 @@ class Table:
     note: str
     columns: tuple[str, ...]
     rows: tuple[tuple[str, tuple[Cell | None, ...]], ...]
+    heading: str = "Method"  # of the first column
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +124,7 @@ def paired_table(evaluation: Mapping[str, Any], subject: str, metric: str) -> Ta
         return None
     rows = _rows(evaluation, methods, (metric,), "paired", "diff", width=220, zero=0.0)
     return Table(
-        f"{subject} minus the other", "right of the line: better than that method, for the same customers", (metric,), rows
+        f"{subject} minus the other", "Right of the line: better than that method, for the same customers", (metric,), rows
     )
 
 
@@ -164,9 +165,9 @@ def slice_table(slices: Sequence[Mapping[str, Any]], subject: str, reference: st
     span = (min(0.8, *(e.low for e in cells.values())), max(1.2, *(e.high for e in cells.values())))
     rows = tuple((plain(name, 120), (_cell(e, span, 220, 1.0, signed=False),)) for name, e in cells.items())
     note = (
-        f"{subject} over {reference}, worst first; right of the line the group gains. Intervals over the customers of the group"
+        f"{subject} over {reference}, worst first: right of the line the group gains. Intervals over the customers of the group"
     )
-    return Table("Who gains, who loses", note, ("ratio",), rows)
+    return Table("Who gains, who loses", note, ("ratio",), rows, "Group (customers)")
 
 
 def reward_tables(check: Mapping[str, Any]) -> tuple[Table, ...]:
@@ -183,12 +184,13 @@ def reward_tables(check: Mapping[str, Any]) -> tuple[Table, ...]:
             if name in columns:
                 kinds[f"{family}, {words}"] = (_rate_cell(columns[name]), _rate_cell(columns.get(probe)))
     return (
-        Table("Laws", "share of pages on which the law holds, on held-out customers", ("holds",), tuple(laws.items())),
+        Table("Laws", "Share of pages on which the law holds, of held-out customers", ("holds",), tuple(laws.items()), "Law"),
         Table(
             "Which of two pages is better?",
-            "share of pairs that are told apart rightly; a coin has .5. Beside it what the supervised policy's own log-probability says",
+            "Share of pairs that are told apart rightly; a coin has .5. Beside it what the supervised policy's own log-probability says",
             ("reward", "policy alone"),
             tuple(kinds.items()),
+            "Family and pairs",
         ),
     )
 
