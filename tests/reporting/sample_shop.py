@@ -9,7 +9,15 @@ import numpy as np
 import polars as pl
 
 from pagellm.catalog import Catalog
-from pagellm.reporting.report import RunReport, report_html
+from pagellm.reporting.evidence import (
+    Figure,
+    accuracy_by_depth,
+    calibration_figure,
+    exposure_curve,
+    over_optimization,
+    trade_off,
+)
+from pagellm.reporting.report import CaseView, RunReport, report_html
 from pagellm.reporting.view import PageView, page_view
 from pagellm.types import DAY, NO_ITEM, Context, Event, Origin, Page, Slot
 
@@ -122,4 +130,62 @@ def full_report(text: str = "Plain") -> str:
     training = [{"step": i, "loss": 5 / (i + 1), "ndcg@10": i / 1e4} for i in range(2000)]
     card = {f"{text} key": f"{text} value"}
     evaluation = make_evaluation({"popularity": 0.02, f"{text} method": 0.05})
-    return report_html(RunReport(text + " report", evaluation, pages, 7, training, card, card, card, caution=text + " caution"))
+    return report_html(
+        RunReport(
+            text + " report",
+            evaluation,
+            pages,
+            7,
+            training,
+            card,
+            card,
+            card,
+            caution=text + " caution",
+            gates=[{"name": "rules", "rule": text + " rule", "found": text + " found", "passed": p} for p in (True, False, None)],
+            cases=[CaseView("typical", text + " why", pages[0], pages[1]), CaseView("cold user", text + " why", pages[2])],
+            figures=make_figures(evaluation, text),
+            slices=[make_slice(f"{text} group", ratio) for ratio in (0.9, 1.1)],
+            reference="popularity",
+            rewards=make_check(text),
+            served=card,
+        )
+    )
+
+
+def make_figures(evaluation: Mapping[str, Any], text: str = "Plain") -> list[Figure]:
+    """Every kind of figure."""
+    looks = [{"step": 5 * i, "root_kl": 0.5 * i, "reward": 1.0 * i, "value": 1 - 0.1 * (i - 2) ** 2} for i in range(5)]
+    made = [
+        accuracy_by_depth(evaluation, list(evaluation["methods"])),
+        trade_off(evaluation),
+        calibration_figure(make_check(text)),
+        over_optimization({"curve": looks, "best": 10}),
+        exposure_curve({f"{text} method": [0, 0, 1, 5, 9]}),
+    ]
+    return [figure for figure in made if figure]
+
+
+def make_slice(name: str, ratio: float) -> dict[str, Any]:
+    """A group of users with this ratio."""
+    return {
+        "kind": "theme", "name": name, "users": 300, "subject": 0.05 * ratio, "reference": 0.05,
+        "ratio": {"ratio": ratio, "ci95": [ratio - 0.05, ratio + 0.05]},
+    }  # fmt: skip
+
+
+def make_check(text: str = "Plain") -> dict[str, Any]:
+    """What `pagellm rewards check --json` writes."""
+    rate = {"rate": 0.8, "ci95": [0.75, 0.85], "n": 400, "users": 90}
+    empty = {"rate": None, "ci95": [None, None], "n": 0, "users": 0}
+    deciles = [0.01 * (i + 1) for i in range(10)]
+    return {
+        "laws": {"duplicate_lowers": rate | {"tolerance": 0.9, "holds": True, "says": text + " law"}},
+        "pair_accuracy": {
+            "relevance": {"held_out_users": rate, "reference_logprob_probe": rate, "unseen_operators": rate},
+            "swap": {"held_out_users": empty},
+        },
+        "calibration": {
+            "predicted": deciles, "realised": deciles, "low": [0.9 * x for x in deciles], "high": [1.1 * x for x in deciles],
+            "pages": [40] * 10, "ece": 0.01,
+        },
+    }  # fmt: skip

@@ -76,7 +76,7 @@ def test_the_report_fits(size, visit):
     page = visit(full_report(), size)
     assert spill(page) <= 0
     assert page.locator(".sample").count() == 6
-    assert page.locator("svg.chart").count() == 2
+    assert page.locator("svg.chart").count() == 7
 
 
 @pytest.mark.parametrize("size", SIZES)
