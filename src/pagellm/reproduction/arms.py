@@ -51,9 +51,11 @@ def _every() -> Iterable[Arm]:
             changes = (f"reward.redundancy={weight}", "ppo.learn=evidence")
             yield _ppo(f"ppo-{reward}-r{weight}", "claim", reward, told, *changes)
     yield _ppo("ppo-item", "claim", "item", "", "ppo.learn=evidence")
-    for weight in (3, 8, 20):
-        yield _repetition(f"ppo-joint-rep-r{weight}", "joint", weight)
+    yield _repetition("ppo-joint-rep-r3", "joint", 3)
+    for weight in (1, 3, 8):
+        yield _repetition(f"ppo-joint-rep-r{weight}-d0", "joint", weight, diversity=0)
     yield _repetition("ppo-page-rep-r3", "page", 3)
+    yield _repetition("ppo-page-rep-r3-d0", "page", 3, diversity=0)
     yield _repetition("ppo-item-rep", "item", 3)
     for method in ("grpo", "rloo", "rejection", "best-of-n", "dpo"):
         for reward, mix in MIXES.items():
@@ -75,9 +77,11 @@ def _ppo(name: str, group: str, reward: str, setting: str, *changes: str) -> Arm
     return Arm(name, group, "ppo", reward, setting, (*BUDGET, *MIXES[reward], *changes))
 
 
-def _repetition(name: str, reward: str, weight: int) -> Arm:
-    told = f"learn=repetition, redundancy={weight}"
-    return _ppo(name, "claim", reward, told, "ppo.learn=repetition", f"reward.redundancy={weight}")
+def _repetition(name: str, reward: str, redundancy: int, diversity: int = 1) -> Arm:
+    """An arm that learns repetition alone; without diversity it has no reason to avoid what is merely alike."""
+    weights = (f"redundancy={redundancy}", f"diversity={diversity}")
+    settings = ("ppo.learn=repetition", *(f"reward.{weight}" for weight in weights))
+    return _ppo(name, "claim", reward, ", ".join(("learn=repetition", *weights)), *settings)
 
 
 @dataclass(frozen=True)
