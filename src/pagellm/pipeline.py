@@ -9,7 +9,7 @@ Each function is one stage or one sequence of stages as a command runs it; the c
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +19,11 @@ from pagellm.errors import DataError, PagellmError, RunError, UsageError
 if TYPE_CHECKING:
     from pagellm.evaluation.baselines.sasrec import SASRecFits
     from pagellm.evaluation.methods import Fitted
-    from pagellm.evaluation.protocol import Comparison
+    from pagellm.evaluation.page_metrics import ItemFacts
+    from pagellm.evaluation.pages.judge import PageComparison
+    from pagellm.evaluation.protocol import Comparison, Ranker
+    from pagellm.models.policy import PolicyNet
+    from pagellm.models.run import Run
     from pagellm.training.ppo import Stats
     from pagellm.training.sft import Step
 
@@ -208,7 +212,7 @@ def evaluate_run(folder: Path, against: Sequence[str], tell: Tell = print, seed:
     before = [] if run.tuned is None else [PolicyRanker(run, split.candidates_test, "sft")]
     facts = item_facts(run.catalog, content, title_vectors(run.catalog), split.log, split.fit_until_test)
     searches = {name: dataclasses.asdict(f.search) for name, f in zip(against, fitted, strict=True) if f.search is not None}
-    return compare(
+    comparison = compare(
         [policy, *before, *(f.ranker for f in fitted)],
         split.test,
         split.candidates_test,
@@ -218,6 +222,33 @@ def evaluate_run(folder: Path, against: Sequence[str], tell: Tell = print, seed:
         seed=seed,
         card={"split": split.card, "searches": searches, "data": run.facts},
     )
+    tell("composing pages for the test contexts")
+    nets = {p.name: p.net or run.net for p in (policy, *before)}
+    return dataclasses.replace(comparison, pages=_judged_pages(run, nets, [f.ranker for f in fitted], facts, seed))
+
+
+def _judged_pages(
+    run: Run, nets: Mapping[str, PolicyNet], rankers: Sequence[Ranker], facts: ItemFacts, seed: int
+) -> PageComparison:
+    """Pages of the run's policies and of rankers, all under the run's layout as it stood when the test part began."""
+    from pagellm.evaluation.pages.judge import PageMaker, judge_pages
+    from pagellm.evaluation.pages.pour import Poured
+    from pagellm.evaluation.pages.stand import page_stand
+    from pagellm.layout.compiled import compile_layout
+    from pagellm.models.layout_pages import LayoutPages
+    from pagellm.models.run import run_layout
+
+    split = run.split
+    contexts = split.test.take(split.test.warm & (split.test.target_stop > split.test.stop))
+    rules = compile_layout(run_layout(run, run.config.pairs.slots), run.catalog, int(contexts.time.min()))
+    rules = dataclasses.replace(rules, eligible=rules.eligible & split.candidates_test)
+    shown = run.impressions if split.point_in_time else None
+    stand = page_stand(rules, run.catalog, facts, shown, int(str(split.card["test_cut"])) if split.point_in_time else None)
+    makers: list[PageMaker] = [
+        *(LayoutPages(run, rules, net, name) for name, net in nets.items()),
+        *(Poured(r, rules) for r in rankers),
+    ]
+    return judge_pages(makers, contexts, stand, "pagellm", seed=seed)
 
 
 def _neural(name: str, fits: SASRecFits) -> Fitted:

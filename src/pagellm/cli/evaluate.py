@@ -11,7 +11,8 @@ import typer
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from pagellm.evaluation.protocol import Comparison, Estimate
+    from pagellm.evaluation.protocol import Comparison
+    from pagellm.evaluation.results import Estimate
 
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="Folder that training left behind.")]
 Against = Annotated[

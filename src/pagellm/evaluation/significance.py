@@ -75,7 +75,7 @@ def sign_flip_p(differences: F64, flips: int = RESAMPLES, seed: int = 0) -> F64:
 
 
 def holm(p: Sequence[float] | F64) -> list[float]:
-    """p-values after Holm's step-down correction (Holm 1979), in their order: the chance of one false finding among all stays below each."""
+    """p-values after Holm's step-down correction (Holm 1979), in their order; they bound the chance of any false finding."""
     order = np.argsort(p, kind="stable")
     out, largest = np.zeros(len(p)), 0.0
     for rank, at in enumerate(order):

@@ -8,7 +8,7 @@ against them: where either matters the figure is an upper bound, else it is exac
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice, permutations
 
 import numpy as np
@@ -41,10 +41,11 @@ class BestPages:
     """The best pages of one layout, context after context; equal questions are answered from memory."""
 
     def __init__(self, rules: CompiledLayout, worth: Worth) -> None:
-        self.rules = hard_rules(rules)
-        orders = list(islice(_orders(self.rules), MOST_ORDERS + 1))
+        hard = hard_rules(rules)
+        orders = list(islice(_orders(hard), MOST_ORDERS + 1))
         self.exact = len(orders) <= MOST_ORDERS
         """Whether every order of rows was tried."""
+        self.rules = hard if self.exact else replace(hard, needs=())
         boards = [_ordered(self.rules, order, worth) for order in orders] if self.exact else [_highest(self.rules, worth)]
         self._boards = boards
         self._strict = bool(self.rules.ad_slots.any())
@@ -53,8 +54,8 @@ class BestPages:
 
     def worth(self, wanted: I32) -> float:
         """The largest worth that these items [wanted] can have on one page; 0 where none may stand on it."""
-        items = np.unique(wanted)
-        items = items[self.rules.eligible[items]].astype(np.int64)
+        items = np.unique(wanted).astype(np.int64)
+        items = items[self.rules.eligible[items]]
         return max(self._on(number, board, items) for number, board in enumerate(self._boards))
 
     def _on(self, number: int, board: _Board, items: I64) -> float:

@@ -56,7 +56,7 @@ def gini(pages: I32, weights: F64, candidates: Bool) -> F64:
     total, n = exposure.sum(), int(candidates.sum())
     if total <= 0:
         return np.zeros(len(pages))
-    levels, level, count = np.unique(np.round(exposure[candidates], 9), return_inverse=True, return_counts=True)
+    _, level, count = np.unique(np.round(exposure[candidates], 9), return_inverse=True, return_counts=True)
     rank = np.zeros(len(candidates))
     rank[candidates] = (np.cumsum(count) - (count - 1) / 2)[level]
     slope = (2 * rank - n - 1) / n

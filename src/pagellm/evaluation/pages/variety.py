@@ -30,12 +30,12 @@ def near_duplicates(pages: I32, vectors: F32, above: float = SAME_TITLE) -> F64:
 
 def repeats(pages: I32) -> F64:
     """[page] number of slots whose item stands in an earlier slot already: exact redundancy. A page of ours has none."""
-    return _not_first(pages).sum(1).astype(np.float64)
+    return np.asarray(_not_first(pages).sum(1), np.float64)
 
 
 def group_repeats(pages: I32, groups: I32) -> F64:
     """[page] number of slots whose item has a variant of its group (`groups` [item], -1 for none) in an earlier slot."""
-    return _not_first(_codes(pages, groups)).sum(1).astype(np.float64)
+    return np.asarray(_not_first(_codes(pages, groups)).sum(1), np.float64)
 
 
 def category_coverage(pages: I32, theme: I32) -> F64:
