@@ -227,6 +227,52 @@ def evaluate_run(folder: Path, against: Sequence[str], tell: Tell = print, seed:
     return dataclasses.replace(comparison, pages=_judged_pages(run, nets, [f.ranker for f in fitted], facts, seed))
 
 
+def evaluate_runs(folders: Sequence[Path], against: Sequence[str], tell: Tell = print, seed: int = 0) -> Comparison:
+    """Judges runs that differ in their seed alone as one method. Baselines are fitted once, with the first run's seed.
+
+    Raises UsageError where two runs have one seed, RunError where they were made from other data or with other settings.
+    """
+    from pagellm.evaluation.seeds import put_together
+
+    seeds = check_seeds(folders)
+    if len(folders) == 1:
+        return evaluate_run(folders[0], against, tell, seed)
+    comparisons = []
+    for place, folder in enumerate(folders):
+        tell(f"run {folder}")
+        comparisons.append(evaluate_run(folder, () if place else against, tell, seed))
+    return put_together(comparisons, seeds, seed=seed)
+
+
+def check_seeds(folders: Sequence[Path]) -> list[int]:
+    """The seeds of runs that may be judged together: one configuration, one log, each seed once."""
+    from pagellm.models.run import FILES, OPTIONAL
+    from pagellm.models.storage import check_manifest, read_json
+
+    told = []
+    for folder in folders:
+        check_manifest(folder, FILES, OPTIONAL)
+        told.append((RunConfig.model_validate(read_json(folder / "config.json")), read_json(folder / "data.json")))
+    (config, facts), seeds = told[0], [config.seed for config, _ in told]
+    for folder, (other, data) in zip(folders[1:], told[1:], strict=True):
+        if data["fingerprint"] != facts["fingerprint"]:
+            raise RunError(
+                f"The runs {folders[0]} and {folder} were made from different data ({facts['name']}, fingerprint "
+                f"{facts['fingerprint'][:12]}…; {data['name']}, {data['fingerprint'][:12]}…). Judge them one by one."
+            )
+        ours, theirs = config.model_dump(), other.model_dump()
+        differing = [key for key in ours if ours[key] != theirs[key] and key not in ("seed", "threads")]
+        if differing:
+            raise RunError(
+                f"The runs {folders[0]} and {folder} were trained with other settings in: {', '.join(differing)}. Several runs are "
+                "judged together as seeds of one configuration. Judge these one by one."
+            )
+    if len(set(seeds)) < len(seeds):
+        twice = next(seed for seed in seeds if seeds.count(seed) > 1)
+        raise UsageError(f"Two of the runs were trained with seed {twice}, so they are one. Name each seed's run once.")
+    return seeds
+
+
 def _judged_pages(
     run: Run, nets: Mapping[str, PolicyNet], rankers: Sequence[Ranker], facts: ItemFacts, seed: int
 ) -> PageComparison:
@@ -241,13 +287,11 @@ def _judged_pages(
     split = run.split
     contexts = split.test.take(split.test.warm & (split.test.target_stop > split.test.stop))
     rules = compile_layout(run_layout(run, run.config.pairs.slots), run.catalog, int(contexts.time.min()))
-    rules = dataclasses.replace(rules, eligible=rules.eligible & split.candidates_test)
-    shown = run.impressions if split.point_in_time else None
-    stand = page_stand(rules, run.catalog, facts, shown, int(str(split.card["test_cut"])) if split.point_in_time else None)
-    makers: list[PageMaker] = [
-        *(LayoutPages(run, rules, net, name) for name, net in nets.items()),
-        *(Poured(r, rules) for r in rankers),
-    ]
+    among = dataclasses.replace(rules, eligible=rules.eligible & split.candidates_test)
+    shown, before = (run.impressions, int(str(split.card["test_cut"]))) if split.point_in_time else (None, None)
+    stand = page_stand(rules, split.candidates_test, run.catalog, facts, shown, before)
+    makers: list[PageMaker] = [LayoutPages(run, among, net, name) for name, net in nets.items()]
+    makers += [Poured(ranker, among) for ranker in rankers]
     return judge_pages(makers, contexts, stand, "pagellm", seed=seed)
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import polars as pl
 
+from pagellm.errors import UsageError
 from pagellm.evaluation.significance import (
     RESAMPLES,
     flips_for,
@@ -56,6 +57,20 @@ class Results:
             for name, v in self.values.items()
         ]
         return pl.concat(parts)
+
+
+def over_seeds(parts: Sequence[Results]) -> Results:
+    """Results of runs that differ in their seed alone, as one: methods that all parts have count as the mean over them.
+
+    A method that only the first has, a baseline that was fitted once, stays as it is. Raises UsageError where users or metrics differ.
+    """
+    first = parts[0]
+    for other in parts[1:]:
+        if not np.array_equal(first.users, other.users) or first.metrics != other.metrics:
+            raise UsageError("Runs can be put together only where they were judged on the same users by the same metrics.")
+    shared = [name for name in first.values if all(name in part.values for part in parts)]
+    seeds = {name: np.stack([part.values[name] for part in parts]) for name in shared}
+    return Results(first.users, first.metrics, first.values | {name: v.mean(0) for name, v in seeds.items()}, seeds)
 
 
 @dataclass(frozen=True)

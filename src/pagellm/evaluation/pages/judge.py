@@ -106,7 +106,7 @@ def judge_pages(
     results = Results(some.user, metrics, values)
     rules = Results(some.user[few], ("violations_raw", "violations_served", "order_sensitivity"), checked)
     return PageComparison(
-        results, tables(results, subject, resamples, seed), rules, _rates(rules, resamples, seed), broken,
+        results, tables(results, subject, resamples, seed), rules, rates_of(rules, resamples, seed), broken,
         _card(some, contexts, ideal, exact, stand, seed),
     )  # fmt: skip
 
@@ -121,7 +121,7 @@ def draw_users(contexts: Contexts, most: int, seed: int) -> Contexts:
 def page_columns(pages: PageBatch, stand: PageStand, ideal: F64) -> dict[str, F64]:
     """Every measure of these pages, one array [page] each; `ideal` [page] is of `ideal_dcg`. What the catalog does not tell is left out."""
     items, facts, rules = pages.items, stand.facts, stand.rules
-    worths = worth(pages, stand.look)
+    worths, may = worth(pages, stand.look), rules.eligible & stand.candidates
     gained = dcg(relevance(pages), worths)
     columns = {"page_dcg": gained, "page_ndcg": ndcg(gained, ideal)}
     if stand.wanted is not None:
@@ -138,8 +138,8 @@ def page_columns(pages: PageBatch, stand: PageStand, ideal: F64) -> dict[str, F6
     if facts.price is not None:
         columns["price_spread"] = price_spread(items, facts.price)
     return columns | {
-        "coverage": catalog_coverage(items, int(rules.eligible.sum())),
-        "gini": gini(items, worths, rules.eligible),
+        "coverage": catalog_coverage(items, int(may.sum())),
+        "gini": gini(items, worths, may),
     }
 
 
@@ -168,7 +168,7 @@ def _with_asked(made: tuple[list[Page], I32], asked: Sequence[Context]) -> tuple
     return made[0], asked, made[1]
 
 
-def _rates(checked: Results, resamples: int, seed: int) -> dict[str, dict[str, dict[str, object]]]:
+def rates_of(checked: Results, resamples: int, seed: int) -> dict[str, dict[str, dict[str, object]]]:
     """Means with intervals; what a method has no value of is left out."""
     told = plain(means(checked, resamples, seed), "mean")
     return {name: {m: cell for m, cell in row.items() if cell["mean"] == cell["mean"]} for name, row in told.items()}
@@ -184,6 +184,7 @@ def _card(some: Contexts, contexts: Contexts, ideal: F64, exact: bool, stand: Pa
         "layout": layout.id,
         "rows": [row.id for row in layout.rows],
         "slots": stand.rules.places,
+        "ruled": not stand.rules.trivial,
         "users": f"{len(some):,} of {len(contexts):,} warm test users"
         + (f", drawn with seed {seed}" if len(some) < len(contexts) else ""),
         "look": stand.looked,
