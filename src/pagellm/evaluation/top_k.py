@@ -15,8 +15,8 @@ _SPARE = 1.7  # times k: how many scores the guess should leave
 def top_row(row: F32, out: I32, heap_key: F32, heap_place: I64, found: I32) -> None:
     """Writes the places of the largest scores into `out`, largest first, of equals the earlier place; NO_ITEM once there are no more.
 
-    NaN is never taken. The heaps are room of the length of `out`, `found` of that of the row. A bound guessed from a sample leaves few scores
-    to be kept in order; where it was too high, all are looked at again without one.
+    NaN is never taken. The heaps are room of the length of `out`, `found` of that of the row. A bound guessed from a sample leaves few
+    scores to be kept in order; where it was too high, all are looked at again without one.
     """
     bound = _guess(row, len(out), heap_key, heap_place)
     size = _fill(row, bound, len(out), heap_key, heap_place, found)
