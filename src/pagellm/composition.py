@@ -15,6 +15,7 @@ import numpy as np
 
 from pagellm.data.contexts import contexts_of
 from pagellm.data.search import TextIndex
+from pagellm.data.shown import recently_shown
 from pagellm.errors import UsageError
 from pagellm.layout.spec import Layout
 from pagellm.layout.validator import Validator
@@ -180,12 +181,7 @@ def receipts_of(run: Run, context: Context, pages: Sequence[Page], keeps: Keeps 
     if not (run.folder / REWARD).exists():
         return (None,) * len(pages)
     reward, _ = load_rewards(run)
-    width = max(len(page.slots) for page in pages)
-    items, row, col = np.full((len(pages), width), NO_ITEM, np.int32), *np.zeros((2, len(pages), width), np.int16)
-    for p, page in enumerate(pages):
-        for s, slot in enumerate(page.slots):
-            items[p, s], row[p, s], col[p, s] = slot.item, slot.row, slot.col
-    return tuple(reward.explain(PageBatch(contexts_of([context]), np.zeros(len(pages), np.int64), items, row, col), keeps))
+    return tuple(reward.explain(PageBatch.of(pages, contexts_of([context]), np.zeros(len(pages), np.int64)), keeps))
 
 
 def _receipt_json(page: Page, receipt: Receipt | None) -> dict[str, Any]:
@@ -222,7 +218,7 @@ def make_context(
         place = np.flatnonzero(log.user_ids == user)
         if len(place):
             mine = (log.user == place[0]) & (log.time < now)
-            shown = recently_shown(run, int(place[0]), now, shown_days)
+            shown = recently_shown(run.impressions, int(place[0]), now, shown_days)
             known = (log.item[mine], log.event[mine], log.time[mine])
             return Context(now, *known, user, query, baskets=log.basket[mine], shown=shown), ()
         return _empty(now, user, query), (f"the log has no user {user[:40]!r}: the page is that of a new user",)
@@ -231,18 +227,6 @@ def make_context(
         times = now - DAY * np.arange(len(items), 0, -1)
         return Context(now, items, np.full(len(items), Event.INTERACTION, np.int8), times, None, query), ()
     return _empty(now, None, query), ()
-
-
-def recently_shown(run: Run, user: int, now: int, days: int) -> I32:
-    """Items that the log's pages showed to a user in the days before `now`, once a showing. A slot that is known to have stayed unseen
-    showed nothing."""
-    shown = run.impressions
-    if shown is None or days <= 0:
-        return np.empty(0, np.int32)
-    pages = np.flatnonzero((shown.user == user) & (shown.time < now) & (shown.time >= now - days * DAY))
-    slots = np.concatenate([np.arange(shown.offsets[p], shown.offsets[p + 1]) for p in pages] or [np.empty(0, np.int64)])
-    seen: I32 = shown.item[slots[shown.viewed[slots] != 0]]
-    return seen
 
 
 def parse_time(text: str) -> int:

@@ -5,6 +5,7 @@ Knows no files, no torch, no rules. Words for shapes: event, basket, page, slot,
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from enum import IntEnum
 from typing import Protocol
@@ -254,6 +255,16 @@ class PageBatch:
         """[page] the last filled slot, the first of an empty page: where what is said of a whole page stands."""
         real = self.items != NO_ITEM
         return np.where(real.any(1), real.shape[1] - 1 - real[:, ::-1].argmax(1), 0)
+
+    @classmethod
+    def of(cls, pages: Sequence[Page], contexts: Contexts, place: I64) -> PageBatch:
+        """Pages as arrays; page p was made for context `place[p]`."""
+        width = max((len(page.slots) for page in pages), default=0)
+        items, row, col = np.full((len(pages), width), NO_ITEM, np.int32), *np.zeros((2, len(pages), width), np.int16)
+        for p, page in enumerate(pages):
+            for s, slot in enumerate(page.slots):
+                items[p, s], row[p, s], col[p, s] = slot.item, slot.row, slot.col
+        return cls(contexts, place, items, row, col)
 
     def with_items(self, items: I32) -> PageBatch:
         """Other items [page, slot] at the same places."""

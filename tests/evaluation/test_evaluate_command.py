@@ -39,13 +39,13 @@ def judged(asked: tuple[str, ...]) -> Comparison:
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Path, tuple[str, ...]]]:
     calls: list[tuple[Path, tuple[str, ...]]] = []
 
-    def evaluate_run(folder: Path, against: tuple[str, ...], tell: Callable[[str], None]) -> Comparison:
-        calls.append((folder, against))
+    def evaluate_runs(folders: list[Path], against: tuple[str, ...], tell: Callable[[str], None]) -> Comparison:
+        calls.extend((folder, against) for folder in folders)
         tell("fitting text")
         return judged(against)
 
     pipeline = ModuleType("pagellm.pipeline")
-    pipeline.evaluate_run = evaluate_run  # type: ignore[attr-defined]
+    pipeline.evaluate_runs = evaluate_runs  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "pagellm.pipeline", pipeline)
     monkeypatch.setenv("COLUMNS", "200")
     return calls

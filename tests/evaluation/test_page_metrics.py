@@ -8,18 +8,10 @@ import pytest
 from evaluation_shop import make_log
 
 from pagellm.catalog import Catalog
-from pagellm.evaluation.page_metrics import (
-    PAGE_MEASURES,
-    ItemFacts,
-    catalog_coverage,
-    category_coverage,
-    information,
-    intra_list_distance,
-    near_duplicates,
-    novelty,
-    page_measures,
-    themes,
-)
+from pagellm.data.likeness import themes
+from pagellm.evaluation.page_metrics import PAGE_MEASURES, ItemFacts, page_measures
+from pagellm.evaluation.pages.reach import catalog_coverage, information, novelty
+from pagellm.evaluation.pages.variety import category_coverage, intra_list_distance, near_duplicates
 from pagellm.types import NO_ITEM
 
 X, Y, NONE = [1.0, 0.0], [0.0, 1.0], [0.0, 0.0]

@@ -9,7 +9,15 @@ import numpy as np
 import pytest
 
 from pagellm.evaluation import significance
-from pagellm.evaluation.significance import interval, ratio_interval, resampled_means, sign_flip_p
+from pagellm.evaluation.significance import (
+    flips_for,
+    holm,
+    interval,
+    ratio_interval,
+    resampled_means,
+    seeded_means,
+    sign_flip_p,
+)
 
 
 def test_spread_of_resampled_means_is_the_standard_error() -> None:
@@ -94,3 +102,54 @@ def test_ten_thousand_users_two_thousand_resamples_within_two_seconds_and_bounde
     assert draws.shape == (2000, 50)
     assert taken < 2
     assert peak < 200e6
+
+
+def test_one_seed_is_the_bootstrap_over_users() -> None:
+    values = np.random.default_rng(9).random((1, 40, 2))
+    np.testing.assert_allclose(seeded_means(values, 100, seed=3), resampled_means(values[0], 100, seed=3), rtol=1e-13)
+
+
+def test_equal_seeds_vary_by_their_users_alone() -> None:
+    values = np.random.default_rng(10).random((40, 2))
+    both = seeded_means(np.stack([values] * 3), 100, seed=3)
+    np.testing.assert_allclose(both, resampled_means(values, 100, seed=3), rtol=1e-12)
+
+
+def test_seeds_that_differ_alone_give_the_standard_error_of_their_mean() -> None:
+    # Three seeds of 1, 2 and 6, the same for every user: mean 3, standard deviation sqrt(7), so the error is sqrt(7 / 3).
+    values = np.broadcast_to(np.array([1.0, 2.0, 6.0])[:, None, None], (3, 50, 1))
+    draws = seeded_means(values, 40_000)
+    assert draws.mean() == pytest.approx(3, abs=0.02)
+    assert draws.std() == pytest.approx(np.sqrt(7 / 3), rel=0.02)
+
+
+def test_spread_over_users_and_seeds_adds_up() -> None:
+    rng = np.random.default_rng(11)
+    stds = []
+    for trial in range(60):
+        values = 1 + rng.normal(0, 0.1, (5, 1, 1)) + rng.normal(0, 1, (1, 200, 1)) + rng.normal(0, 0.5, (5, 200, 1))
+        stds.append(seeded_means(values, 300, seed=trial).var())
+    truth = 0.1**2 / 5 + 1 / 200 + 0.5**2 / 1000
+    assert np.mean(stds) == pytest.approx(truth, rel=0.15)
+
+
+def test_holm_by_hand() -> None:
+    # Sorted .01, .02, .04 of three tests: .03, .04, .04; a later one is never smaller than one before it.
+    assert holm([0.02, 0.01, 0.04]) == pytest.approx([0.04, 0.03, 0.04])
+    assert holm([0.03, 0.02]) == pytest.approx([0.04, 0.04])
+    assert holm([0.9, 0.8]) == [1, 1]
+    assert holm([]) == []
+
+
+def test_corrected_tests_rarely_find_what_is_not_there() -> None:
+    rng, found = np.random.default_rng(12), 0
+    for trial in range(200):
+        found += min(holm(sign_flip_p(rng.normal(0, 1, (60, 8)), 400, seed=trial))) <= 0.05
+    assert found / 200 <= 0.09  # one by one it would be a third
+
+
+def test_there_are_flips_enough_for_the_smallest_corrected_p_to_be_small() -> None:
+    assert flips_for(1) == 2_000
+    assert flips_for(150) == 15_000
+    assert flips_for(10_000) == 20_000
+    assert 150 / (flips_for(150) + 1) < 0.01

@@ -12,12 +12,13 @@ import polars as pl
 import pytest
 
 from models.small_shop import small_catalog, small_log
-from pagellm.composition import Composed, compose_for, make_context, recently_shown
+from pagellm.composition import Composed, compose_for, make_context
 from pagellm.config import RunConfig, resolve
 from pagellm.data.content import content_vectors
 from pagellm.data.contexts import contexts_of
 from pagellm.data.evidence import IMPRESSIONS, NAMES
 from pagellm.data.log import Log
+from pagellm.data.shown import recently_shown
 from pagellm.errors import RunError
 from pagellm.layout.spec import Layout
 from pagellm.models.run import finish, load_run, make_evidence, make_net, make_run_split, save_inputs, save_policy
@@ -102,12 +103,12 @@ def test_pages_that_do_not_fit_are_refused(tmp_path: Path, table: int, column: s
 
 def test_what_was_shown_lately_is_counted_once_a_showing() -> None:
     run = dataclasses.replace(fresh_run(CATALOG, LOG), impressions=impressions())
-    assert sorted(recently_shown(run, 3, NOW, 7)) == [4, 4, 5, 6, 7]
-    assert sorted(recently_shown(run, 3, NOW, 1)) == [4, 7]
-    assert sorted(recently_shown(run, 3, NOW, 40)) == [4, 4, 5, 6, 7, 8]
-    assert recently_shown(run, 3, NOW, 0).size == recently_shown(run, 1, NOW, 7).size == 0
+    assert sorted(recently_shown(run.impressions, 3, NOW, 7)) == [4, 4, 5, 6, 7]
+    assert sorted(recently_shown(run.impressions, 3, NOW, 1)) == [4, 7]
+    assert sorted(recently_shown(run.impressions, 3, NOW, 40)) == [4, 4, 5, 6, 7, 8]
+    assert recently_shown(run.impressions, 3, NOW, 0).size == recently_shown(run.impressions, 1, NOW, 7).size == 0
     unseen = dataclasses.replace(run, impressions=impressions({0: 0}))
-    assert sorted(recently_shown(unseen, 3, NOW, 7)) == [4, 5, 6, 7]
+    assert sorted(recently_shown(unseen.impressions, 3, NOW, 7)) == [4, 5, 6, 7]
 
 
 def test_a_capped_item_is_not_composed_again() -> None:

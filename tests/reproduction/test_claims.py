@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from pagellm.errors import UsageError
+from pagellm.evaluation.significance import holm
 from pagellm.reproduction.arms import GROUPS, learned_arms
-from pagellm.reproduction.claims import REPEATED, at_level, findings, holm
+from pagellm.reproduction.claims import REPEATED, at_level, findings
 from pagellm.reproduction.tables import Point, Points, tidy
 
 USERS = 400

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.table import Table
 
-    from pagellm.evaluation.protocol import Comparison, Estimate
+    from pagellm.evaluation.pages.judge import PageComparison
+    from pagellm.evaluation.protocol import Comparison
+    from pagellm.evaluation.results import Estimate
 
-Run = Annotated[Path, typer.Argument(metavar="RUN", help="Folder that training left behind.")]
+Runs = Annotated[
+    list[Path],
+    typer.Argument(metavar="RUN...", help="Folder that training left behind; several are taken as seeds of one configuration."),
+]
 Against = Annotated[
     str | None,
     typer.Option(
@@ -29,17 +36,29 @@ ACCURACY = ("ndcg@10", "ndcg@100", "recall@20", "hit@10", "mrr@10", "map@10")
 PAGE = ("ild@10", "near_duplicates@10", "category_coverage@10", "catalog_coverage@10", "novelty@10")
 
 
-def evaluate(run: Run, against: Against = None, json_file: Json = None) -> None:
-    """Compare the run's policy with baselines on the test users of its split: means, 95 % intervals, paired differences."""
-    from pagellm.evaluation.methods import resolve
-    from pagellm.pipeline import evaluate_run
+COMPOSED = {
+    "Do composed pages hold what users took next, where people look?": ("page_dcg", "page_ndcg", "expected_clicks", "filled"),
+    "How varied are composed pages, and what do they repeat?": (
+        *("repeats", "group_repeats", "near_duplicates", "ild", "category_entropy", "price_spread"),
+        *("novelty", "coverage", "gini"),
+    ),
+}
+CHECKED = ("violations_raw", "violations_served", "order_sensitivity")
+_TOLD_ABOVE = ("near_duplicates", "ild", "novelty", "coverage")  # of the first ten, which a page of one row without rules is
 
-    comparison = evaluate_run(run, resolve(against), tell=lambda line: typer.echo(line, err=True))
+
+def evaluate(runs: Runs, against: Against = None, json_file: Json = None) -> None:
+    """Compare the run's policy with baselines on the test users of its split: rankings and composed pages, means, 95 % intervals, paired
+    differences. Several runs, of one configuration with different seeds, count as one method whose seeds are drawn beside users."""
+    from pagellm.evaluation.methods import resolve
+    from pagellm.pipeline import evaluate_runs
+
+    comparison = evaluate_runs(runs, resolve(against), tell=lambda line: typer.echo(line, err=True))
     if json_file is not None:
         _write(json_file, comparison.as_json())
     if json_file is None or str(json_file) != "-":
         _print(comparison)
-        typer.echo(f"Next: pagellm compose {run} --user ID --explain")
+        typer.echo(f"Next: pagellm compose {runs[0]} --user ID --explain")
 
 
 def _print(comparison: Comparison) -> None:
@@ -47,10 +66,15 @@ def _print(comparison: Comparison) -> None:
 
     console = Console(markup=False, highlight=False, emoji=False)
     users, candidates = f"{len(comparison.results.users):,}", f"{comparison.card['candidates']:,}"
-    console.print(f"Split {comparison.split} · {users} warm test users · {candidates} candidates · 95 % intervals over users")
+    seeds = comparison.card.get("seeds")
+    over = f"users and {len(seeds)} training seeds" if isinstance(seeds, list) else "users"
+    console.print(f"Split {comparison.split} · {users} warm test users · {candidates} candidates · 95 % intervals over {over}")
     for title, metrics in (("Do pages hold what users took next?", ACCURACY), ("What are pages like?", PAGE)):
         for some in _columns_that_fit(metrics, console.width):
-            console.print(_table(title if some[0] == metrics[0] else None, comparison, some))
+            starred = {m: comparison.best(m) for m in some if m in ACCURACY and len(comparison.methods) > 1}
+            console.print(_table(title if some[0] == metrics[0] else None, comparison.methods, some, starred))
+    if comparison.pages is not None:
+        _print_pages(console, comparison.pages)
     if comparison.ratio:
         console.print(_pairs(comparison))
     for name, part in (("Users without history", comparison.cold_users), ("New items among themselves", comparison.cold_items)):
@@ -65,21 +89,42 @@ def _columns_that_fit(metrics: tuple[str, ...], width: int) -> list[tuple[str, .
     return [metrics[at : at + each] for at in range(0, len(metrics), each)]
 
 
-def _table(title: str | None, comparison: Comparison, metrics: tuple[str, ...]) -> Table:
-    """Methods by metrics; the best mean of each accuracy metric among the baselines carries a star."""
+def _print_pages(console: Console, pages: PageComparison) -> None:
+    """What composed pages are like, then whether they keep the layout."""
+    card = pages.card
+    console.print(f"Pages of layout {card['layout']} · {len(card['rows'])} rows, {card['slots']} slots · {card['users']}")  # type: ignore[arg-type]
+    console.print(f"Look: {card['look']}. Ideal: {card['ideal']}.")
+    for title, wanted in COMPOSED.items():
+        metrics = tuple(m for m in wanted if m in pages.results.metrics and (card["ruled"] or m not in _TOLD_ABOVE))
+        for some in _columns_that_fit(metrics, console.width):
+            console.print(_table(title if some[0] == metrics[0] else None, pages.figures.methods, some, {}))
+    table = _bare(f"Do composed pages keep the rules? ({len(pages.checked.users):,} users)", "method", *CHECKED)
+    for name, row in pages.rates.items():
+        table.add_row(name, *(_figure(_estimate(row[m])) if m in row else "-" for m in CHECKED))
+    console.print(table)
+    for name, rules in pages.broken.items():
+        if rules:
+            worst = ", ".join(f"{rule} {count:,}" for rule, count in list(rules.items())[:3])
+            console.print(f"{name} without masks breaks most: {worst}")
+
+
+def _table(
+    title: str | None, methods: Mapping[str, Mapping[str, Estimate]], metrics: tuple[str, ...], starred: Mapping[str, str]
+) -> Table:
+    """Methods by metrics; `starred` names the best baseline of a metric."""
     table = _bare(title, "method", *metrics)
-    starred = {m: comparison.best(m) for m in metrics if m in ACCURACY and len(comparison.methods) > 1}
-    for name, row in comparison.methods.items():
+    for name, row in methods.items():
         table.add_row(name, *(_figure(row[m]) + ("*" if starred.get(m) == name else "") for m in metrics))
     return table
 
 
 def _pairs(comparison: Comparison) -> Table:
-    """The subject against each other method: ratios for accuracy, a difference for near-duplicates."""
-    table = _bare(f"{comparison.subject} against", "method", "ndcg@10 ×", "ndcg@100 ×", "near_duplicates@10 −")
+    """The subject against each other method: ratios for accuracy, p of no difference after Holm's correction, repetition."""
+    table = _bare(f"{comparison.subject} against", "method", "ndcg@10 ×", "p Holm", "ndcg@100 ×", "near_duplicates@10 −")
     for name, row in comparison.ratio.items():
-        ratios = (_range(row[m]) if m in row else "no ratio to 0" for m in ("ndcg@10", "ndcg@100"))
-        table.add_row(name, *ratios, _range(comparison.paired[name]["near_duplicates@10"]))
+        ratios = [_range(row[m]) if m in row else "no ratio to 0" for m in ("ndcg@10", "ndcg@100")]
+        p = f"{comparison.p_holm[name]['ndcg@10']:.3f}"
+        table.add_row(name, ratios[0], p, ratios[1], _range(comparison.paired[name]["near_duplicates@10"]))
     return table
 
 
@@ -88,8 +133,15 @@ def _apart(title: str, part: dict[str, object]) -> Table:
     assert isinstance(methods, dict)
     table = _bare(f"{title} ({part['users']:,} users, {part['candidates']:,} candidates)", "method", "ndcg@10", "ndcg@100")
     for name, row in methods.items():
-        table.add_row(name, *(f"{row[m]['mean']:.4f}" for m in ("ndcg@10", "ndcg@100")))
+        table.add_row(name, *(_figure(_estimate(row[m])) for m in ("ndcg@10", "ndcg@100")))
     return table
+
+
+def _estimate(cell: Mapping[str, Any]) -> Estimate:
+    """A cell of plain values as a record."""
+    from pagellm.evaluation.results import Estimate
+
+    return Estimate(cell["mean"], *cell["ci95"])
 
 
 def _bare(title: str | None, *columns: str) -> Table:

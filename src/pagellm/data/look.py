@@ -20,12 +20,14 @@ class Look:
 
     def of(self, pages: np.ndarray, row: np.ndarray, col: np.ndarray) -> F32:
         """The chance of each slot, 0 for empty ones. All [page, slot] in reading order."""
-        real = pages != NO_ITEM
+        return np.where(pages != NO_ITEM, self.at(row, col, np.arange(pages.shape[1])), 0).astype(np.float32)
+
+    def at(self, row: np.ndarray, col: np.ndarray, place: np.ndarray) -> F64:
+        """The chance at row, column and place in reading order, all from 0; beyond the log's grid that of its last row or column."""
         if self.seen is None:
-            worth = 1 / np.log2(np.arange(pages.shape[1]) + 2)
-            return np.where(real, worth, 0).astype(np.float32)
+            return np.asarray(1 / np.log2(place + 2), np.float64)
         r, c = np.minimum(row, self.seen.shape[0] - 1), np.minimum(col, self.seen.shape[1] - 1)
-        return np.where(real, self.seen[r, c], 0).astype(np.float32)
+        return np.asarray(self.seen[r, c], np.float64)
 
     def as_json(self) -> dict[str, Any]:
         """What `from_json` takes."""

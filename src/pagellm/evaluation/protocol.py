@@ -12,13 +12,14 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
-import polars as pl
 
 from pagellm.errors import DataError, PagellmError
 from pagellm.evaluation.metrics import CUTS, accuracy
 from pagellm.evaluation.page_metrics import ItemFacts, page_measures
-from pagellm.evaluation.significance import RESAMPLES, interval, ratio_interval, resampled_means, sign_flip_p
-from pagellm.types import F64, I32, NO_ITEM, Bool, Contexts
+from pagellm.evaluation.pages.judge import PageComparison
+from pagellm.evaluation.results import Results, Tables, means, plain, tables
+from pagellm.evaluation.significance import RESAMPLES
+from pagellm.types import I32, NO_ITEM, Bool, Contexts
 
 DEPTH = CUTS[-1]
 
@@ -40,42 +41,16 @@ class Ranker(Protocol):
 
 
 @dataclass(frozen=True)
-class Results:
-    """What every method reached for every user. One context a user."""
-
-    users: I32  # [user] index into the log's `user_ids`
-    metrics: tuple[str, ...]  # [metric]
-    values: dict[str, F64]  # method name -> [user, metric]
-
-    def column(self, method: str, metric: str) -> F64:
-        """One metric of one method. Shape [user]."""
-        return self.values[method][:, self.metrics.index(metric)]
-
-    def frame(self) -> pl.DataFrame:
-        """The per-user values as a table: user, method, then a column a metric."""
-        parts = [
-            pl.DataFrame({"user": self.users, "method": [name] * len(self.users)}).hstack(
-                pl.DataFrame(v, schema=list(self.metrics))
-            )
-            for name, v in self.values.items()
-        ]
-        return pl.concat(parts)
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """Methods beside each other, with intervals. Inner dictionaries are keyed by method, then by metric."""
+class Comparison(Tables):
+    """Methods beside each other, with intervals."""
 
     split: str
     subject: str  # the method that `paired` and `ratio` compare with the others
     results: Results  # warm users, per user
-    methods: dict[str, dict[str, Estimate]]
-    paired: dict[str, dict[str, Estimate]]  # subject minus the other
-    ratio: dict[str, dict[str, Estimate]]  # subject over the other; absent where the other can be 0
-    p: dict[str, dict[str, float]]  # of no difference, two-sided randomization test, not corrected for the number of tests
     cold_users: dict[str, object] | None  # the same table over users without history
     cold_items: dict[str, object] | None  # the same table over targets and candidates unseen before the cut
     card: dict[str, object] = field(default_factory=dict)  # what was done, for whoever repeats it
+    pages: PageComparison | None = None  # the methods' pages under a layout
 
     def best(self, metric: str, among: Sequence[str] | None = None) -> str:
         """The strongest method beside the subject on this metric."""
@@ -88,24 +63,13 @@ class Comparison:
         return {
             "split": self.split,
             "users": len(self.results.users),
-            "methods": _plain(self.methods, "mean"),
-            "paired": _plain(self.paired, "diff"),
-            "ratio": _plain(self.ratio, "ratio"),
-            "p": self.p,
+            **super().as_json(),
             "best": {m: self.best(m) for m in self.results.metrics} if others else {},
             "cold_users": self.cold_users,
             "cold_items": self.cold_items,
+            "pages": None if self.pages is None else self.pages.as_json(),
             "card": self.card,
         }
-
-
-@dataclass(frozen=True, slots=True)
-class Estimate:
-    """A figure with its 95 % interval."""
-
-    value: float
-    low: float
-    high: float
 
 
 def evaluate(
@@ -153,19 +117,19 @@ def compare(
     contexts = contexts.take(contexts.target_stop > contexts.stop)
     warm, cold = contexts.take(contexts.warm), contexts.take(~contexts.warm)
     results = evaluate(methods, warm, candidates, facts)
-    draws = {name: resampled_means(v, resamples, seed) for name, v in results.values.items()}
-    others = [name for name in results.values if name != subject] if subject in results.values else []
+    told = tables(results, subject, resamples, seed)
     return Comparison(
-        split,
-        subject,
-        results,
-        {name: _means(results, name, draws[name]) for name in results.values},
-        {name: _differences(results, subject, name, draws) for name in others},
-        {name: _ratios(results, subject, name, draws) for name in others},
-        {name: _p_values(results, subject, name, resamples, seed) for name in others},
-        _apart(methods, cold, candidates, facts, resamples, seed),
-        _apart(cold_item_methods, cold_item_contexts(contexts, candidates), ~candidates, facts, resamples, seed),
-        _card(warm, cold, candidates, resamples, seed) | dict(card or {}),
+        methods=told.methods,
+        paired=told.paired,
+        ratio=told.ratio,
+        p=told.p,
+        p_holm=told.p_holm,
+        split=split,
+        subject=subject,
+        results=results,
+        cold_users=_apart(methods, cold, candidates, facts, resamples, seed),
+        cold_items=_apart(cold_item_methods, cold_item_contexts(contexts, candidates), ~candidates, facts, resamples, seed),
+        card=_card(warm, cold, candidates, told, resamples, seed) | dict(card or {}),
     )
 
 
@@ -201,48 +165,17 @@ def check_ranked(name: str, ranked: I32, n_contexts: int, candidates: Bool) -> N
         raise PagellmError(f"Method {name} ranks an item twice for context {int(np.argmax(twice))}.")
 
 
-def _means(results: Results, name: str, draws: F64) -> dict[str, Estimate]:
-    return _estimates(results.metrics, results.values[name].mean(0), interval(draws))
-
-
-def _differences(results: Results, subject: str, other: str, draws: Mapping[str, F64]) -> dict[str, Estimate]:
-    difference = results.values[subject].mean(0) - results.values[other].mean(0)
-    return _estimates(results.metrics, difference, interval(draws[subject] - draws[other]))
-
-
-def _ratios(results: Results, subject: str, other: str, draws: Mapping[str, F64]) -> dict[str, Estimate]:
-    mean, ends = results.values[other].mean(0), ratio_interval(draws[subject], draws[other])
-    ratio = results.values[subject].mean(0) / np.where(mean == 0, np.nan, mean)
-    found = np.isfinite(ends).all(0) & np.isfinite(ratio)
-    metrics = tuple(m for m, ok in zip(results.metrics, found, strict=True) if ok)
-    return _estimates(metrics, ratio[found], ends[:, found])
-
-
-def _p_values(results: Results, subject: str, other: str, flips: int, seed: int) -> dict[str, float]:
-    p = sign_flip_p(results.values[subject] - results.values[other], flips, seed)
-    return dict(zip(results.metrics, p.tolist(), strict=True))
-
-
-def _estimates(metrics: Sequence[str], values: F64, ends: F64) -> dict[str, Estimate]:
-    rows = zip(metrics, values.tolist(), ends[0].tolist(), ends[1].tolist(), strict=True)
-    return {metric: Estimate(value, low, high) for metric, value, low, high in rows}
-
-
 def _apart(
     methods: Sequence[Ranker], contexts: Contexts, candidates: Bool, facts: ItemFacts, resamples: int, seed: int
 ) -> dict[str, object] | None:
     if not methods or not len(contexts):
         return None
     results = evaluate(methods, contexts, candidates, facts)
-    means = {name: _means(results, name, resampled_means(v, resamples, seed)) for name, v in results.values.items()}
-    return {"users": len(contexts), "candidates": int(candidates.sum()), "methods": _plain(means, "mean")}
+    told = plain(means(results, resamples, seed), "mean")
+    return {"users": len(contexts), "candidates": int(candidates.sum()), "methods": told}
 
 
-def _plain(table: Mapping[str, Mapping[str, Estimate]], key: str) -> dict[str, dict[str, dict[str, object]]]:
-    return {name: {m: {key: e.value, "ci95": [e.low, e.high]} for m, e in row.items()} for name, row in table.items()}
-
-
-def _card(warm: Contexts, cold: Contexts, candidates: Bool, resamples: int, seed: int) -> dict[str, object]:
+def _card(warm: Contexts, cold: Contexts, candidates: Bool, told: Tables, resamples: int, seed: int) -> dict[str, object]:
     targets = np.concatenate([warm.target(c) for c in range(len(warm))]) if len(warm) else np.empty(0, np.int32)
     return {
         "warm_users": len(warm),
@@ -254,5 +187,6 @@ def _card(warm: Contexts, cold: Contexts, candidates: Bool, resamples: int, seed
         "cuts": list(CUTS),
         "relevance": "binary; the target basket is a set; a target outside the candidates is a miss, also against the ideal",
         "interval": f"percentile bootstrap over users, {resamples} resamples, seed {seed}, the same draws for every method",
-        "p": f"randomization test, {resamples} sign flips, two-sided, uncorrected",
+        "p": "randomization test over users by sign flips, two-sided, one by one",
+        "p_holm": f"the same after Holm's correction over the {sum(len(row) for row in told.p.values())} tests of this comparison",
     }

@@ -1,12 +1,13 @@
 """How sure a figure is. Takes one value a user and column, gives intervals and p-values; knows no metric and no method.
 
-Users are the unit that is drawn. All columns share each draw of users, so differences and ratios of two columns are paired for
-free. Draws come from a counter-based generator: the same seed draws the same users whatever the batch size or number of columns.
+Users are the unit that is drawn, and seeds beside them where a method was trained several times. All columns share each draw, so
+differences and ratios of two columns are paired for free. Draws come from a counter-based generator: the same seed draws the same users
+whatever the batch size or number of columns.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numba import njit
@@ -16,6 +17,7 @@ from pagellm.types import F64
 
 RESAMPLES = 2000
 _BATCH_BYTES = 64_000_000  # of weights held at once
+_MOST_FLIPS = 20_000
 
 
 def resampled_means(values: F64, resamples: int = RESAMPLES, seed: int = 0) -> F64:
@@ -25,6 +27,24 @@ def resampled_means(values: F64, resamples: int = RESAMPLES, seed: int = 0) -> F
     for rows in _batches(resamples, len(values)):
         draws[rows] = _multinomial(rows.start, rows.stop, len(values), seed) @ values
     return draws / len(values)
+
+
+def seeded_means(values: F64, resamples: int = RESAMPLES, seed: int = 0) -> F64:
+    """Means over users and over training seeds, both drawn with replacement (the two-way bootstrap of Owen 2007).
+
+    `values` is [seed, user, column]; returns [resample, column]. The users of each draw are those of `resampled_means`, so both may be
+    paired. What one seed differs from the mean of all S counts sqrt(S / (S - 1)) times, or S seeds would seem to vary less than they do
+    in the drawn ones. With one seed users alone are drawn, and nothing is said of other seeds.
+    """
+    seeds, users, columns = values.shape
+    flat = np.ascontiguousarray(values.transpose(1, 0, 2), np.float64).reshape(users, seeds * columns)
+    drawn = resampled_means(flat, resamples, seed).reshape(resamples, seeds, columns)
+    if seeds == 1:
+        return drawn[:, 0]
+    counts = _multinomial(0, resamples, seeds, seed + 1)
+    mean = drawn.mean(1)
+    off = np.einsum("rs,rsc->rc", counts / seeds, drawn - mean[:, None])
+    return np.asarray(mean + np.sqrt(seeds / (seeds - 1)) * off)
 
 
 def interval(draws: F64, level: float = 0.95) -> F64:
@@ -52,6 +72,21 @@ def sign_flip_p(differences: F64, flips: int = RESAMPLES, seed: int = 0) -> F64:
     for rows in _batches(flips, len(differences)):
         extreme += (np.abs(_signs(rows.start, rows.stop, len(differences), seed) @ differences) >= observed).sum(0)
     return extreme / (flips + 1)
+
+
+def holm(p: Sequence[float] | F64) -> list[float]:
+    """p-values after Holm's step-down correction (Holm 1979), in their order; they bound the chance of any false finding."""
+    order = np.argsort(p, kind="stable")
+    out, largest = np.zeros(len(p)), 0.0
+    for rank, at in enumerate(order):
+        largest = max(largest, min(1.0, (len(p) - rank) * float(p[at])))
+        out[at] = largest
+    return [float(x) for x in out]
+
+
+def flips_for(tests: int) -> int:
+    """Sign flips after which the smallest p-value of so many tests can still reach .01 when it is corrected; 20,000 at most."""
+    return int(np.clip(100 * tests, RESAMPLES, _MOST_FLIPS))
 
 
 def _batches(rows: int, users: int) -> Iterator[slice]:

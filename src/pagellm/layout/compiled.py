@@ -6,7 +6,7 @@ whatever ads, limits and fills say. Knows no user, no candidates, no probabiliti
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -106,6 +106,21 @@ class CompiledLayout:
         required = int(self.capacity[~self.optional].sum())
         spare = np.sort(self.capacity[self.optional])[::-1]
         return required + int(spare[: self.layout.shown - int((~self.optional).sum())].sum())
+
+    def without_rules(self) -> CompiledLayout:
+        """The same rows, in which any item of the catalog may stand once. Boosts stay: they forbid nothing."""
+        return replace(
+            self,
+            eligible=np.ones_like(self.eligible),
+            sponsored=np.zeros_like(self.sponsored),
+            fill=np.ones_like(self.fill),
+            ad_slots=np.zeros_like(self.ad_slots),
+            pins=(),
+            caps=(),
+            needs=(),
+            frequency=None,
+            notes=(),
+        )
 
     def origin(self, item: int, pinned: bool) -> Origin:
         """Why the item stands where it stands."""

@@ -199,9 +199,7 @@ def _needs(rules: CompiledLayout) -> list[str]:
 
 
 def _together(rules: CompiledLayout) -> list[str]:
-    hard = replace(
-        rules, caps=tuple(c for c in rules.caps if not c.soft), needs=tuple(n for n in rules.needs if not n.soft), frequency=None
-    )
+    hard = hard_rules(rules)
     stuck = _stuck_rows(hard)
     if not stuck:
         return []
@@ -225,14 +223,20 @@ def _stuck_rows(rules: CompiledLayout) -> list[int]:
         for row, size in enumerate(rules.capacity)
     )
     full = replace(rules, needs=(*rules.needs, *fills))
-    state = PageState(full, _pool(full)[None], None, None)
+    state = PageState(full, pool_of_kinds(full)[None], None, None)
     needs = Needs(state)
     needs.short[0] = needs.full(0)
     rows = [int(row) for row in np.flatnonzero(rules.optional)] or [NONE]
     return [row for row in rows if solve(needs.puzzle(0, row=row)) is None]
 
 
-def _pool(rules: CompiledLayout) -> I64:
+def hard_rules(rules: CompiledLayout) -> CompiledLayout:
+    """The rules without those that give way and without the frequency cap, which is a matter of users."""
+    caps, needs = tuple(c for c in rules.caps if not c.soft), tuple(n for n in rules.needs if not n.soft)
+    return replace(rules, caps=caps, needs=needs, frequency=None)
+
+
+def pool_of_kinds(rules: CompiledLayout) -> I64:
     """Items that matter: of interchangeable ones no more than a page has slots, and the pinned ones."""
     items = np.flatnonzero(rules.eligible & rules.fill.any(0))
     kinds = [cap.codes[items] for cap in rules.caps] + [need.members[items] for need in rules.needs]

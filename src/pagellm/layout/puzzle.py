@@ -1,4 +1,4 @@
-"""Can the outstanding needs still be met? A small exact problem: items into free slots, some slots left empty.
+"""Can the outstanding needs still be met, and by which items best? A small exact problem: items into free slots, some left empty.
 
 Takes one `Puzzle` (free slots by kind, useful items, limits, needs), returns a `Plan` that meets every need, or None if none exists.
 First by a greedy attempt, which succeeds nearly always; then by integer programming, which is exact. Knows no pages, no rules.
@@ -74,6 +74,11 @@ def extend(puzzle: Puzzle, plan: Plan, extra: int) -> Plan:
     return _grow(puzzle, plan, extra)
 
 
+def best(puzzle: Puzzle, worth: F64) -> Plan | None:
+    """The plan of largest worth [item, kind] among those that meet every want, by integer programming; None if no plan exists."""
+    return _exact(puzzle, worth)
+
+
 def _meets(puzzle: Puzzle, plan: Plan) -> bool:
     rows = puzzle.row[plan.kind]
     got = [(want.members[plan.item] & ((want.row == PAGE) | (rows == want.row))).sum() for want in puzzle.wants]
@@ -124,8 +129,9 @@ def _grow(puzzle: Puzzle, plan: Plan, extra: int) -> Plan:
     return Plan(plan.rows, pairs[:, 0], pairs[:, 1])
 
 
-def _exact(puzzle: Puzzle) -> Plan | None:
-    """Variables: one a fitting (item, kind) and one a row, all 0 or 1; the fewest items that meet the wants."""
+def _exact(puzzle: Puzzle, worth: F64 | None = None) -> Plan | None:
+    """Variables: one a fitting (item, kind) and one a row, all 0 or 1; of the plans that meet the wants the one of fewest items, or of
+    largest worth."""
     item, kind = np.nonzero(puzzle.fits & (puzzle.room > 0))
     first_row = len(item)
     size = first_row + len(puzzle.must)
@@ -149,8 +155,9 @@ def _exact(puzzle: Puzzle) -> Plan | None:
     lower, upper = np.zeros(size), np.ones(size)
     lower[first_row:] = puzzle.must
     upper[first_row:] = puzzle.must | puzzle.may
+    price = np.ones(first_row) if worth is None else -worth[item, kind]
     found = milp(
-        np.r_[np.ones(first_row), np.zeros(len(puzzle.must))],
+        np.r_[price, np.zeros(len(puzzle.must))],
         constraints=table.constraint(),
         bounds=Bounds(lower, upper),
         integrality=np.ones(size),
@@ -158,7 +165,7 @@ def _exact(puzzle: Puzzle) -> Plan | None:
     if found.status == 2:  # proven infeasible
         return None
     if found.x is None:
-        raise RuntimeError(f"The look-ahead of a minimum rule did not finish: {found.message}")
+        raise RuntimeError(f"The puzzle of a page's rules did not finish: {found.message}")
     taken = np.flatnonzero(found.x[:first_row] > 0.5)
     return Plan(found.x[first_row:] > 0.5, item[taken], kind[taken])
 

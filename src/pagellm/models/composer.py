@@ -51,17 +51,18 @@ class LanguagePolicy:
         writing: Writing | None = None,
         now: int | None = None,
         net: PolicyNet | None = None,
+        rules: CompiledLayout | None = None,
     ) -> None:
         """Compiles the layout against the run's catalog; `now` (unix seconds) decides ages and pins, the end of the log if None.
 
-        `net` is the run's last policy if None.
+        `net` is the run's last policy if None. `rules` are those of the layout where they are compiled already, or others to write under.
         """
         self.run = run
         self.net = net or run.policy
         self.layout = layout or Layout.single_row(10)
         self.writing = writing or Writing()
         self._now = int(run.split.log.time.max(initial=0)) + 1 if now is None else now
-        self.rules: CompiledLayout = compile_layout(self.layout, run.catalog, self._now)
+        self.rules: CompiledLayout = rules or compile_layout(self.layout, run.catalog, self._now)
 
     def compose(self, context: Context, rng: np.random.Generator) -> Page:
         """One page."""
@@ -114,11 +115,14 @@ class LanguagePolicy:
 
     def draw(self, pages: Sequence[Context], only: I32 | None = None) -> Drawn:
         """Candidates, evidence and prompts of contexts, each as of its own time. `only` replaces the channels, as a search does."""
-        contexts = contexts_of(pages)
+        return self.draw_for(contexts_of(pages), only)
+
+    def draw_for(self, contexts: Contexts, only: I32 | None = None) -> Drawn:
+        """The same for contexts of a log."""
         if only is None:
             pool = self._pool(contexts)
         else:
-            pool = unite(np.tile(only, (len(pages), 1)), contexts, self.rules.eligible, self.run.config.split.repeats)
+            pool = unite(np.tile(only, (len(contexts), 1)), contexts, self.rules.eligible, self.run.config.split.repeats)
         pool = self._with_required(pool)
         features = self.run.evidence.features(contexts, pool)
         return Drawn(contexts, pool, features, encode(contexts, self.run.config.model.max_history))

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from pagellm.evaluation.significance import interval, ratio_interval, resampled_means, sign_flip_p
+from pagellm.evaluation.significance import holm, interval, ratio_interval, resampled_means, sign_flip_p
 from pagellm.reproduction.supervised import CONTROLS
 from pagellm.reproduction.tables import Point, Points
 from pagellm.types import F64
@@ -165,16 +165,6 @@ def true_value(dataset: str, points: Sequence[Point]) -> Iterator[Finding]:
         low, high = interval(resampled_means(gap[:, None]))[:, 0]
         value, what = float(gap.mean()), f"{a.arm} less {b.arm}"
         yield Finding(dataset, "truth", what, "true_clicks", value, float(low), float(high), p, value > 0 and p < 0.01)
-
-
-def holm(p: Sequence[float]) -> list[float]:
-    """p-values after Holm's step-down correction, in their order."""
-    order = np.argsort(p, kind="stable")
-    out, largest = np.zeros(len(p)), 0.0
-    for rank, at in enumerate(order):
-        largest = max(largest, min(1.0, (len(p) - rank) * p[at]))
-        out[at] = largest
-    return [float(x) for x in out]
 
 
 def ratio(ours: F64, theirs: F64) -> tuple[float, float, float]:

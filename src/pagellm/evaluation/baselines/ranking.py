@@ -8,6 +8,7 @@ import numpy as np
 from numba import njit
 from scipy import sparse
 
+from pagellm.evaluation.top_k import rise, sink, top_row
 from pagellm.types import F32, I32, I64, NO_ITEM, Bool, Contexts, Interactions
 
 _BATCH = 512
@@ -64,12 +65,19 @@ def taken(log: Interactions, known: Bool, n_items: int) -> sparse.csr_array:
 @njit(cache=True)
 def _top_k(scores, order, item, taken, start, stop, out):  # type: ignore[no-untyped-def]
     banned = np.zeros(scores.shape[1], np.int32)
-    heap = np.empty(out.shape[1], scores.dtype), np.empty(out.shape[1], np.int64)
+    row = np.empty(len(order), np.float32)  # scores in the order among equals, NaN for what is left out
+    keys, places, found = np.empty(out.shape[1], np.float32), np.empty(out.shape[1], np.int64), np.empty(len(order), np.int32)
     for c in range(len(out)):
         for e in range(start[c], stop[c]):
             if taken[e]:
                 banned[item[e]] = c + 1
-        select(scores[c], order, banned, c + 1, heap[0], heap[1], out[c])
+        for place in range(len(order)):
+            i = order[place]
+            row[place] = np.nan if banned[i] == c + 1 else scores[c, i]
+        top_row(row, out[c], keys, places, found)
+        for r in range(out.shape[1]):
+            if out[c, r] >= 0:
+                out[c, r] = order[out[c, r]]
 
 
 @njit(cache=True)
@@ -84,40 +92,11 @@ def select(keys: F32, order: I32, banned: I32, mark: int, heap_key: F32, heap_pl
         if banned[i] == mark or (size == len(out) and keys[i] <= heap_key[0]):
             continue
         if size < len(out):
-            _rise(heap_key, heap_place, size, keys[i], place)
+            rise(heap_key, heap_place, size, keys[i], place)
             size += 1
         else:
-            _sink(heap_key, heap_place, size, keys[i], place)
+            sink(heap_key, heap_place, size, keys[i], place)
     while size:
         size -= 1
         out[size] = order[heap_place[0]]
-        _sink(heap_key, heap_place, size, heap_key[size], heap_place[size])
-
-
-@njit(cache=True)
-def _rise(heap_key, heap_place, at, key, place):  # type: ignore[no-untyped-def]
-    while at:
-        parent = (at - 1) >> 1
-        if heap_key[parent] < key or (heap_key[parent] == key and heap_place[parent] > place):
-            break
-        heap_key[at], heap_place[at] = heap_key[parent], heap_place[parent]
-        at = parent
-    heap_key[at], heap_place[at] = key, place
-
-
-@njit(cache=True)
-def _sink(heap_key, heap_place, size, key, place):  # type: ignore[no-untyped-def]
-    at = 0
-    while 2 * at + 1 < size:
-        child = 2 * at + 1
-        if child + 1 < size and (
-            heap_key[child + 1] < heap_key[child]
-            or (heap_key[child + 1] == heap_key[child] and heap_place[child + 1] > heap_place[child])
-        ):
-            child += 1
-        if key < heap_key[child] or (key == heap_key[child] and place > heap_place[child]):
-            break
-        heap_key[at], heap_place[at] = heap_key[child], heap_place[child]
-        at = child
-    if size:
-        heap_key[at], heap_place[at] = key, place
+        sink(heap_key, heap_place, size, heap_key[size], heap_place[size])

@@ -1,0 +1,1 @@
+"""What composed pages are worth: one value a page for each measure, and the judge that compares the pages of several methods."""
