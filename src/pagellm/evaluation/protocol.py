@@ -39,6 +39,14 @@ class Ranker(Protocol):
         ...
 
 
+class Method(Ranker, Protocol):
+    """A ranker that can be asked the same over other candidates."""
+
+    def among(self, candidates: Bool) -> Method:
+        """The same method over these candidates [item]."""
+        ...
+
+
 @dataclass(frozen=True)
 class Results:
     """What every method reached for every user. One context a user."""
