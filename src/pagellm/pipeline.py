@@ -182,7 +182,7 @@ def evaluate_run(folder: Path, against: Sequence[str], tell: Tell = print, seed:
     The supervised policy stands beside one that reinforcement learning changed, asked for or not.
     """
     from pagellm.data.content import content_vectors, title_vectors
-    from pagellm.evaluation.lineup import Known, fit_lineup
+    from pagellm.evaluation.lineup import Given, fit_lineup
     from pagellm.evaluation.methods import CONTENT_DIMS
     from pagellm.evaluation.page_metrics import item_facts
     from pagellm.evaluation.protocol import compare
@@ -199,7 +199,7 @@ def evaluate_run(folder: Path, against: Sequence[str], tell: Tell = print, seed:
     split, content, titles = run.split, content_vectors(run.catalog, CONTENT_DIMS), title_vectors(run.catalog)
     past = split, content, titles, run.evidence, run.config.candidates, run.impressions
     lineup = fit_lineup(
-        [name for name in against if name != "sft"], Known(*past, run.config.split.repeats, run.config.seed, tell)
+        [name for name in against if name != "sft"], Given(*past, run.config.split.repeats, run.config.seed, tell)
     )
     policy = PolicyRanker(run, split.candidates_test, net=run.policy)
     before = [] if run.tuned is None else [PolicyRanker(run, split.candidates_test, "sft")]

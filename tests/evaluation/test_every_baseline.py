@@ -22,7 +22,7 @@ from pagellm.evaluation.baselines.reranked import DIALS, Reranked, tune_reranked
 from pagellm.evaluation.baselines.sasrec import sasrec_fits
 from pagellm.evaluation.baselines.sequence import SequenceSettings
 from pagellm.evaluation.baselines.tuning import BUDGET, tuning_contexts
-from pagellm.evaluation.lineup import Known, Lineup, fit_lineup
+from pagellm.evaluation.lineup import Given, Lineup, fit_lineup
 from pagellm.evaluation.methods import ALL, CLASSICAL, CONTROL, RERANKED, Fits
 from pagellm.evaluation.protocol import check_ranked
 from pagellm.types import DAY, NO_ITEM, Context, Contexts, Impressions, Interactions, Page
@@ -77,12 +77,12 @@ TITLES = np.eye(ITEMS, dtype=np.float32)
 CATALOG = Catalog(pl.DataFrame({"item_id": [f"i{i}" for i in range(ITEMS)], "title": [f"thing {i}" for i in range(ITEMS)]}))
 
 
-def known(impressions: Impressions | None = None) -> Known:
+def everything(impressions: Impressions | None = None) -> Given:
     evidence = build_evidence(CATALOG, LOG, CONTENT)
-    return Known(SPLIT, CONTENT, TITLES, evidence, CandidateConfig(), impressions, False, 0, lambda line: None)
+    return Given(SPLIT, CONTENT, TITLES, evidence, CandidateConfig(), impressions, False, 0, lambda line: None)
 
 
-def small_sequence(name: str, given: Known) -> Fits:
+def small_sequence(name: str, given: Given) -> Fits:
     """The sequence models at a size that a test can wait for."""
     rest = given.seed, given.repeats, given.tell, SMALL
     if name == "item-lm":
@@ -95,7 +95,7 @@ def lineup() -> Lineup:
     whole, patch = lineups._fits, pytest.MonkeyPatch()
     with patch.context() as p:
         p.setattr(lineups, "_fits", lambda n, k: (small_sequence if n in ("sasrec", "gru4rec", "item-lm") else whole)(n, k))
-        return fit_lineup(FITTED, known(shown_pages(LOG)))
+        return fit_lineup(FITTED, everything(shown_pages(LOG)))
 
 
 def warm() -> Contexts:
@@ -168,7 +168,7 @@ def test_searches_keep_their_budget_and_know_their_best(name: str, lineup: Lineu
 
 @pytest.mark.parametrize("name", ["als", "bpr", "lambdamart", "gru4rec", "item-lm"])
 def test_a_second_fit_is_the_same_to_the_bit(name: str, lineup: Lineup) -> None:
-    given, contexts = known(), warm()
+    given, contexts = everything(), warm()
     fits = small_sequence(name, given) if name in ("gru4rec", "item-lm") else lineups._fits(name, given)
     np.testing.assert_array_equal(fits.final.rank(contexts, 10), lineup.fitted[name].ranker.rank(contexts, 10))
     assert fits.search == lineup.fitted[name].search
@@ -199,9 +199,20 @@ def test_rerankers_repeat_less_and_keep_what_they_must() -> None:
         assert (np.diff(first_pairs, axis=1) == 0).sum() < (np.diff(np.sort(own[:, :10] // 2, axis=1), axis=1) == 0).sum()
 
 
+def test_rerankers_of_a_handful_of_items_rank_each_once(lineup: Lineup) -> None:
+    contexts = warm()
+    for name in RERANKED:
+        for count in (0, 1, 4, 12):
+            few = np.arange(ITEMS) < count
+            ranked = lineup.fitted[name].ranker.among(few).rank(contexts, 30)  # type: ignore[attr-defined]
+            check_ranked(name, ranked, len(contexts), few)
+            own = lineup.fitted[str(lineup.notes["base"])].ranker.among(few).rank(contexts, 30)  # type: ignore[attr-defined]
+            assert [set(row) for row in ranked] == [set(row) for row in own]
+
+
 def test_the_logged_page_is_the_one_that_was_not_over() -> None:
     pages, contexts = shown_pages(LOG), warm()
-    logged = lineups._logged(known(pages))
+    logged = lineups._logged(everything(pages))
     found = logged.page_of(contexts)
     assert (pages.user[found] == contexts.user).all()
     assert (pages.time[found] == contexts.time - 3_600).all()
@@ -214,9 +225,9 @@ def test_the_logged_page_is_the_one_that_was_not_over() -> None:
 
 def test_what_does_not_apply_is_an_error_by_name_and_left_out_of_all(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(NotApplicableError, match="no logging policy"):
-        fit_lineup(["logging"], known())
+        fit_lineup(["logging"], everything())
     monkeypatch.setattr(lineups, "_fitted", refused)
-    out = fit_lineup(FITTED, known())
+    out = fit_lineup(FITTED, everything())
     assert not out.fitted
     assert list(out.left_out) == list(FITTED)
 
@@ -229,7 +240,7 @@ def refused(name: str, *rest: object) -> None:
 def test_a_missing_library_says_how_to_install_it(name: str, module: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, module, None)
     with pytest.raises(NotApplicableError, match=r"pip install 'pagellm\[baselines\]'"):
-        fit_lineup([name], known())
+        fit_lineup([name], everything())
 
 
 def test_users_that_the_fit_never_saw_get_what_is_popular(lineup: Lineup) -> None:

@@ -23,7 +23,7 @@ from pagellm.types import F32, Impressions
 
 
 @dataclass(frozen=True)
-class Known:
+class Given:
     """What baselines are fitted from."""
 
     split: Split
@@ -51,89 +51,94 @@ class Lineup:
         return {"searches": searches, "left_out": self.left_out, "reranked": self.notes}
 
 
-def fit_lineup(names: Sequence[str], known: Known) -> Lineup:
+def fit_lineup(names: Sequence[str], given: Given) -> Lineup:
     """Fits the methods of these names; `sft` is the caller's, who has it.
 
     Raises NotApplicableError where a method does not apply, unless all there are were asked for: then it is left out, with the reason.
     """
     out, fits = Lineup(), dict[str, Fits]()
     for name in sorted(names, key=lambda n: n in RERANKED):
-        known.tell(f"fitting {name}")
+        given.tell(f"fitting {name}")
         try:
-            out.fitted[name] = _fitted(name, known, fits, out.notes)
+            out.fitted[name] = _fitted(name, given, fits, out.notes)
         except NotApplicableError as reason:
             if not set(ALL) - {"sft"} <= set(names):
                 raise
             out.left_out[name] = str(reason)
-            known.tell(f"left out {name}: {reason}")
-    out.fitted = {name: out.fitted[name] for name in names if name in out.fitted}
-    return out
+            given.tell(f"left out {name}: {reason}")
+    return Lineup(
+        {name: out.fitted[name] for name in names if name in out.fitted},
+        {name: out.left_out[name] for name in names if name in out.left_out},
+        out.notes,
+    )
 
 
 def best_by_validation(fits: Mapping[str, Fits], split: Split) -> tuple[str, dict[str, float]]:
     """The method with the highest score on the contexts that every search is judged on, the first of equals; and all scores."""
     contexts = tuning_contexts(split)
-    scores = {name: validation_score(f.early, contexts) for name, f in fits.items()}
+    scores = {
+        name: f.search.best.score if f.search is not None else validation_score(f.early, contexts) for name, f in fits.items()
+    }
     return max(scores, key=lambda name: scores[name]), scores
 
 
-def _fitted(name: str, known: Known, fits: dict[str, Fits], notes: dict[str, object]) -> Fitted:
+def _fitted(name: str, given: Given, fits: dict[str, Fits], notes: dict[str, object]) -> Fitted:
     if name == "logging":
-        return _ready(_logged(known), known, None)
+        return _ready(_logged(given), given, None)
     if name in RERANKED:
-        return _reranked(name, known, fits, notes)
+        return _reranked(name, given, fits, notes)
     if name == CONTROL:
-        return _control(known, fits)
-    found = fits.get(name) or _fits(name, known)
-    ready = _ready(found.final, known, found.search)
+        return _control(given, fits)
+    found = fits.get(name) or _fits(name, given)
+    ready = _ready(found.final, given, found.search)
     fits[name] = found  # only now: a library that is missing is noticed by the first fit
     return ready
 
 
-def _ready(final: Method, known: Known, search: Search | None) -> Fitted:
-    return Fitted(final, final.among(~known.split.candidates_test), search)
+def _ready(final: Method, given: Given, search: Search | None) -> Fitted:
+    return Fitted(final, final.among(~given.split.candidates_test), search)
 
 
-def _fits(name: str, known: Known) -> Fits:
-    split, seed, repeats, tell = known.split, known.seed, known.repeats, known.tell
+def _fits(name: str, given: Given) -> Fits:
+    split, seed, repeats, tell = given.split, given.seed, given.repeats, given.tell
     if name in CLASSICAL:
-        return ClassicalFits(name, split, known.content, repeats, seed)
+        return ClassicalFits(name, split, given.content, repeats, seed)
     if name == "lambdamart":
-        return LambdaMARTFits(split, known.evidence, known.channels, seed, repeats, tell)
+        return LambdaMARTFits(split, given.evidence, given.channels, seed, repeats, tell)
     from pagellm.evaluation.baselines.gru4rec import gru4rec_fits
     from pagellm.evaluation.baselines.item_lm import item_lm_fits
     from pagellm.evaluation.baselines.sasrec import sasrec_fits
 
     if name == "item-lm":
         return item_lm_fits(split, seed, repeats, tell)
-    return (sasrec_fits if name == "sasrec" else gru4rec_fits)(split, known.content, seed, repeats, tell)
+    return (sasrec_fits if name == "sasrec" else gru4rec_fits)(split, given.content, seed, repeats, tell)
 
 
-def _control(known: Known, fits: dict[str, Fits]) -> Fitted:
+def _control(given: Given, fits: dict[str, Fits]) -> Fitted:
     """SASRec with live popularity, over the one SASRec that there is."""
     from pagellm.evaluation.baselines.recency import fit_recency
     from pagellm.evaluation.baselines.sequence import SequenceFits
 
-    sasrec = fits.setdefault("sasrec", _fits("sasrec", known))
+    sasrec = fits.setdefault("sasrec", _fits("sasrec", given))
     assert isinstance(sasrec, SequenceFits)
-    return _ready(fit_recency(sasrec), known, sasrec.search)
+    return _ready(fit_recency(sasrec), given, sasrec.search)
 
 
-def _logged(known: Known) -> LoggedPages:
-    if known.impressions is None:
+def _logged(given: Given) -> LoggedPages:
+    if given.impressions is None:
         raise NotApplicableError("There is no logging policy to compare with: this log has reviews or events, and no pages.")
-    return LoggedPages(known.impressions, known.split.log.user_ids, known.split.candidates_test)
+    return LoggedPages(given.impressions, given.split.log.user_ids, given.split.candidates_test)
 
 
-def _reranked(name: str, known: Known, fits: dict[str, Fits], notes: dict[str, object]) -> Fitted:
+def _reranked(name: str, given: Given, fits: dict[str, Fits], notes: dict[str, object]) -> Fitted:
     """The re-ranker over the best of what is fitted, of the quick ones where nothing is."""
-    split = known.split
+    split = given.split
     if not notes:
-        some = fits or {quick: _fits(quick, known) for quick in QUICK}
+        some = fits or {quick: _fits(quick, given) for quick in QUICK}
         best, scores = best_by_validation(some, split)
         notes |= {"base": best, "validation": scores, "kept": KEPT}
         fits |= {best: some[best]}
-        known.tell(f"re-ranking {best}, the best by validation")
+        given.tell(f"re-ranking {best}, the best by validation")
     base = fits[str(notes["base"])]
-    search = tune_reranked(name, base.early, known.titles, tuning_contexts(split))
-    return _ready(Reranked(base.final, known.titles, search.best.settings["dial"], name), known, search)
+    search = tune_reranked(name, base.early, given.titles, tuning_contexts(split))
+    return _ready(Reranked(base.final, given.titles, search.best.settings["dial"], name), given, search)

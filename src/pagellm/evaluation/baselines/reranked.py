@@ -15,7 +15,7 @@ from pagellm.evaluation.baselines.tuning import Search, Settings, sweep
 from pagellm.evaluation.metrics import accuracy
 from pagellm.evaluation.page_metrics import near_duplicates
 from pagellm.evaluation.protocol import Method, Ranker
-from pagellm.types import F32, F64, I32, Bool, Contexts
+from pagellm.types import F32, F64, I32, NO_ITEM, Bool, Contexts
 
 DIALS = {"mmr": (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98), "dpp": (0.25, 0.5, 1.0, 2.0, 3.0, 4.0, 6.0)}
 """λ of MMR and θ of DPP, from pages that repeat little to the ranker's own order."""
@@ -45,8 +45,8 @@ class Reranked:
         order = self.base.rank(contexts, max(k, _POOL))
         page = paged(self.name, order[:, :_POOL], self.vectors, self.dial)
         on_page = (order[:, :, None] == page[:, None, :]).any(2)
-        rest = np.take_along_axis(order, np.argsort(on_page, axis=1, kind="stable"), 1)[:, : order.shape[1] - SLOTS]
-        return np.concatenate([page, rest], axis=1)[:, :k]
+        below = np.take_along_axis(np.where(on_page, NO_ITEM, order), np.argsort(on_page, axis=1, kind="stable"), 1)
+        return np.concatenate([page, below[:, : order.shape[1] - SLOTS]], axis=1)[:, :k].astype(np.int32)
 
 
 def paged(name: str, ranked: I32, vectors: F32, dial: float) -> I32:
