@@ -18,6 +18,10 @@ class UsageError(PagellmError):
     exit_code = 2
 
 
+class NotApplicableError(UsageError):
+    """A method that this data or this installation has not what it takes for."""
+
+
 class DataError(PagellmError):
     """Input data that breaks its contract."""
 

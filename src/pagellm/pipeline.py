@@ -17,8 +17,6 @@ from pagellm.config import RunConfig, resolve
 from pagellm.errors import DataError, PagellmError, RunError, UsageError
 
 if TYPE_CHECKING:
-    from pagellm.evaluation.baselines.sasrec import SASRecFits
-    from pagellm.evaluation.methods import Fitted
     from pagellm.evaluation.page_metrics import ItemFacts
     from pagellm.evaluation.pages.judge import PageComparison
     from pagellm.evaluation.protocol import Comparison, Ranker
@@ -184,10 +182,13 @@ def check_same(folder: Path, config: RunConfig, facts: dict[str, object]) -> Non
 
 
 def evaluate_run(folder: Path, against: Sequence[str], tell: Tell = print, seed: int = 0) -> Comparison:
-    """Judges a run's policy on the test part of its split beside baselines fitted on the same past."""
+    """Judges a run's policy on the test part of its split beside baselines fitted on the same past.
+
+    The supervised policy stands beside one that reinforcement learning changed, asked for or not.
+    """
     from pagellm.data.content import content_vectors, title_vectors
-    from pagellm.evaluation.baselines.sasrec import SASRecFits
-    from pagellm.evaluation.methods import CONTENT_DIMS, NEURAL, fit_classical
+    from pagellm.evaluation.lineup import Given, fit_lineup
+    from pagellm.evaluation.methods import CONTENT_DIMS
     from pagellm.evaluation.page_metrics import item_facts
     from pagellm.evaluation.protocol import compare
     from pagellm.models.composer import PolicyRanker
@@ -200,18 +201,18 @@ def evaluate_run(folder: Path, against: Sequence[str], tell: Tell = print, seed:
             f"The run {folder} was refreshed to the end of its log, so it has learned from its own test part and cannot be judged "
             "on it. Train one with --set sft.refresh=test, or judge this one on later data."
         )
-    split, repeats = run.split, run.config.split.repeats
-    content = content_vectors(run.catalog, CONTENT_DIMS)
-    fitted = []
-    sasrec = SASRecFits(split, content, run.config.seed, repeats, tell)
-    for name in against:
-        tell(f"fitting {name}")
-        fitted.append(_neural(name, sasrec) if name in NEURAL else fit_classical(name, split, content, repeats=repeats))
-    tell("ranking for the test contexts")
+    split, content, titles = run.split, content_vectors(run.catalog, CONTENT_DIMS), title_vectors(run.catalog)
+    past = split, content, titles, run.evidence, run.config.candidates, run.impressions
+    lineup = fit_lineup(
+        [name for name in against if name != "sft"], Given(*past, run.config.split.repeats, run.config.seed, tell)
+    )
     policy = PolicyRanker(run, split.candidates_test, net=run.policy)
     before = [] if run.tuned is None else [PolicyRanker(run, split.candidates_test, "sft")]
-    facts = item_facts(run.catalog, content, title_vectors(run.catalog), split.log, split.fit_until_test)
-    searches = {name: dataclasses.asdict(f.search) for name, f in zip(against, fitted, strict=True) if f.search is not None}
+    if "sft" in against and not before:
+        lineup.left_out["sft"] = "This run has learned no pages, so pagellm is its supervised policy."
+    tell("ranking for the test contexts")
+    facts = item_facts(run.catalog, content, titles, split.log, split.fit_until_test)
+    fitted = lineup.fitted.values()
     comparison = compare(
         [policy, *before, *(f.ranker for f in fitted)],
         split.test,
@@ -220,7 +221,7 @@ def evaluate_run(folder: Path, against: Sequence[str], tell: Tell = print, seed:
         split=split.protocol,
         cold_item_methods=[*(p.among(~split.candidates_test) for p in (policy, *before)), *(f.cold_items for f in fitted)],
         seed=seed,
-        card={"split": split.card, "searches": searches, "data": run.facts},
+        card={"split": split.card, **lineup.card(), "data": run.facts},
     )
     tell("composing pages for the test contexts")
     nets = {p.name: p.net or run.net for p in (policy, *before)}
@@ -293,12 +294,3 @@ def _judged_pages(
     makers: list[PageMaker] = [LayoutPages(run, among, net, name) for name, net in nets.items()]
     makers += [Poured(ranker, among) for ranker in rankers]
     return judge_pages(makers, contexts, stand, "pagellm", seed=seed)
-
-
-def _neural(name: str, fits: SASRecFits) -> Fitted:
-    """A neural baseline of this name."""
-    from pagellm.evaluation.baselines.recency import fit_recency
-    from pagellm.evaluation.methods import Fitted
-
-    ranker = fits.final if name == "sasrec" else fit_recency(fits)
-    return Fitted(ranker, ranker.among(~fits.split.candidates_test), fits.searched[1])

@@ -10,6 +10,8 @@ from evaluation_shop import last_baskets, make_log, random_log
 
 from pagellm.data.splits import make_split
 from pagellm.errors import DataError, UsageError
+from pagellm.evaluation.baselines.als import fit_als
+from pagellm.evaluation.baselines.bpr import fit_bpr
 from pagellm.evaluation.baselines.ease import fit_ease, tune_ease
 from pagellm.evaluation.baselines.itemknn import fit_itemknn, tune_itemknn
 from pagellm.evaluation.baselines.popularity import fit_popularity
@@ -34,6 +36,8 @@ FITS = {
     "popularity-7d": lambda log, known, ok, repeats: fit_popularity(log, known, ok, 7, repeats),
     "itemknn": lambda log, known, ok, repeats: fit_itemknn(log, known, ok, repeats=repeats),
     "ease": lambda log, known, ok, repeats: fit_ease(log, known, ok, 5.0, repeats=repeats),
+    "als": lambda log, known, ok, repeats: fit_als(log, known, ok, 16, repeats=repeats),
+    "bpr": lambda log, known, ok, repeats: fit_bpr(log, known, ok, 16, repeats=repeats),
     "text": lambda log, known, ok, repeats: fit_text(log, known, ok, VECTORS[: len(ok)], repeats=repeats),
 }
 
@@ -176,6 +180,18 @@ def test_ease_without_regularization_says_so() -> None:
         fit_ease(twins, np.ones(8, bool), np.ones(2, bool), l2=-8.0)
 
 
+def test_als_vectors_solve_their_equation() -> None:
+    # Hu et al. 2008, equation 4: (Y'Y + Y'(C - I)Y + lambda I) x = Y'C p, the confidence fading with the history.
+    method = fit_als(LOG, SEEN, CANDIDATES, 8, alpha=5.0, regularization=2.0, decay=0.5)
+    y = method.model.item_factors.astype(np.float64)
+    for row in recency_weights(CONTEXTS.take(np.arange(5)), ITEMS, 0.5).toarray():
+        c = np.where(row > 0, 5.0 * row, 1.0)
+        x = np.linalg.solve(y.T @ (y * c[:, None]) + 2 * np.eye(8), y.T @ (c * (row > 0)))
+        expected = x @ y.T
+        place = np.flatnonzero((recency_weights(CONTEXTS, ITEMS, 0.5).toarray() == row).all(1))[0]
+        np.testing.assert_allclose(method.scores(CONTEXTS)[place], expected, atol=1e-4)
+
+
 def test_history_weights_by_hand() -> None:
     log = make_log([(0, 4, 0), (0, 1, 3), (0, 2, 3), (0, 4, 9), (0, 0, 12)])
     weights = recency_weights(last_baskets(log), 5, 0.5).toarray()
@@ -265,7 +281,7 @@ def test_a_search_sees_nothing_that_came_after_its_contexts() -> None:
     split = make_split(log, ITEMS)
     late = ~split.fit_until_test
     changed = replace(log, item=np.where(late, (log.item + 1) % ITEMS, log.item).astype(np.int32))
-    for name in ("itemknn", "ease", "text"):
+    for name in ("itemknn", "ease", "text", "als", "bpr"):
         found = fit_classical(name, make_split(changed, ITEMS), VECTORS).search
         assert found == fit_classical(name, split, VECTORS).search
 
@@ -273,7 +289,7 @@ def test_a_search_sees_nothing_that_came_after_its_contexts() -> None:
 def test_a_search_fits_on_what_is_older_than_the_valid_contexts() -> None:
     split = make_split(random_log(150, ITEMS, seed=13), ITEMS)
     more = replace(split, fit_until_test=np.ones(len(split.log), bool), candidates_test=np.ones(ITEMS, bool))
-    for name in ("itemknn", "ease", "text"):
+    for name in ("itemknn", "ease", "text", "als", "bpr"):
         assert fit_classical(name, more, VECTORS).search == fit_classical(name, split, VECTORS).search
 
 

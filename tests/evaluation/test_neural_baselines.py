@@ -13,12 +13,14 @@ from evaluation_shop import make_log
 from pagellm.data.contexts import basket_starts
 from pagellm.data.splits import Split, make_split
 from pagellm.errors import RunError, UsageError
+from pagellm.evaluation.baselines.gru4rec import GRU4RecNet
+from pagellm.evaluation.baselines.item_lm import ItemLMNet
 from pagellm.evaluation.baselines.recency import fit_recency
-from pagellm.evaluation.baselines.sasrec import (
-    SASRec,
-    SASRecFits,
-    SASRecNet,
-    SASRecSettings,
+from pagellm.evaluation.baselines.sasrec import SASRecNet, sasrec_fits
+from pagellm.evaluation.baselines.sequence import (
+    SequenceFits,
+    SequenceRanker,
+    SequenceSettings,
     next_item_loss,
     sequences,
     user_spans,
@@ -29,7 +31,7 @@ from pagellm.types import NO_ITEM, Contexts, Interactions
 from tiny_run import train
 
 ITEMS = 24
-SMALL = SASRecSettings(dims=32, layers=1, heads=2, length=8, dropout=0.0, lr=5e-3, batch=32, epochs=6)
+SMALL = SequenceSettings(dims=32, layers=1, heads=2, length=8, dropout=0.0, lr=5e-3, batch=32, epochs=6)
 BLANK = np.zeros((ITEMS, 4), np.float32)
 
 
@@ -44,24 +46,24 @@ def chain_log(users: int = 120) -> Interactions:
 
 
 @pytest.fixture(scope="module")
-def fits() -> SASRecFits:
+def fits() -> SequenceFits:
     split = make_split(chain_log(), ITEMS)
-    return SASRecFits(split, BLANK, 0, False, lambda line: None, SMALL)
+    return sasrec_fits(split, BLANK, 0, False, lambda line: None, SMALL)
 
 
 def warm(split: Split) -> Contexts:
     return split.test.take(split.test.warm & (split.test.target_stop > split.test.stop))
 
 
-def test_a_chain_is_learned(fits: SASRecFits) -> None:
+def test_a_chain_is_learned(fits: SequenceFits) -> None:
     contexts = warm(fits.split)
     ranked = fits.final.rank(contexts, 3)
     follows = np.array([(int(contexts.history(c)[-1]) + 1) % ITEMS for c in range(len(contexts))])
     assert (ranked[:, 0] == follows).mean() > 0.9
 
 
-def test_the_search_keeps_the_best_epoch(fits: SASRecFits) -> None:
-    ranker, search = fits.searched
+def test_the_search_keeps_the_best_epoch(fits: SequenceFits) -> None:
+    ranker, search = fits.early, fits.search
     assert 1 <= len(search.trials) <= SMALL.epochs
     best = max(search.trials, key=lambda trial: trial.score)
     assert search.best == best
@@ -69,24 +71,36 @@ def test_the_search_keeps_the_best_epoch(fits: SASRecFits) -> None:
     assert set(ranker.order) == set(np.flatnonzero(fits.split.candidates_valid))
 
 
+@pytest.mark.parametrize("name", ["sasrec", "gru4rec", "item-lm"])
 @torch.no_grad()
-def test_what_stands_in_the_padding_is_not_read() -> None:
+def test_what_stands_in_the_padding_is_not_read(name: str) -> None:
     torch.manual_seed(0)
-    net = SASRecNet(BLANK, SMALL).eval()
-    items = torch.tensor([[3, 4, 5, 0, 0], [7, 8, 9, 10, 11]])
+    nets = {"sasrec": lambda: SASRecNet(BLANK, SMALL), "gru4rec": lambda: GRU4RecNet(BLANK, SMALL)}
+    net = nets.get(name, lambda: ItemLMNet(ITEMS, 3, SMALL))().eval()
+    items, users = torch.tensor([[3, 4, 5, 0, 0], [7, 8, 9, 10, 11]]), torch.tensor([1, 0])
     other = items.clone()
     other[0, 3:] = torch.tensor([20, 21])
-    torch.testing.assert_close(net(items)[0, :3], net(other)[0, :3])
-    torch.testing.assert_close(net(items)[0, :3], net(items[:1, :3])[0], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(net(items, users)[0, :3], net(other, users)[0, :3])
+    torch.testing.assert_close(net(items, users)[0, :3], net(items[:1, :3], users[:1])[0], atol=1e-5, rtol=1e-5)
     last = torch.tensor([2, 4])
-    assert next_item_loss(net, items, last) == next_item_loss(net, other, last)
-    hidden = net(items[:, :-1])
-    slow = [
-        -float((hidden[u, t] @ net.items.weight.T).log_softmax(-1)[items[u, t + 1]])
-        for u, n in ((0, 2), (1, 4))
-        for t in range(n)
-    ]
-    assert float(next_item_loss(net, items, last)) == pytest.approx(np.mean(slow), abs=1e-5)
+    assert next_item_loss(net, items, users, last) == pytest.approx(float(next_item_loss(net, other, users, last)), abs=1e-6)
+    hidden = net(items[:, :-1], users)
+    slow = [-float(net.logits(hidden[u, t]).log_softmax(-1)[items[u, t + 1]]) for u, n in ((0, 2), (1, 4)) for t in range(n)]
+    assert float(next_item_loss(net, items, users, last)) == pytest.approx(np.mean(slow), abs=1e-5)
+
+
+@pytest.mark.parametrize("name", ["sasrec", "gru4rec", "item-lm"])
+@torch.no_grad()
+def test_no_model_sees_the_item_that_it_has_to_guess(name: str) -> None:
+    torch.manual_seed(0)
+    nets = {"sasrec": lambda: SASRecNet(BLANK, SMALL), "gru4rec": lambda: GRU4RecNet(BLANK, SMALL)}
+    net = nets.get(name, lambda: ItemLMNet(ITEMS, 3, SMALL))().eval()
+    items, users = torch.tensor([[3, 4, 5, 6]]), torch.tensor([2])
+    changed = torch.tensor([[3, 4, 9, 9]])
+    torch.testing.assert_close(net(items, users)[0, :2], net(changed, users)[0, :2])
+    assert not torch.allclose(net(items, users)[0, 2], net(changed, users)[0, 2])
+    reads_users = not torch.equal(net(items, users), net(items, torch.tensor([1])))
+    assert reads_users == (name == "item-lm")
 
 
 def test_sequences_hold_the_newest_items() -> None:
@@ -113,12 +127,12 @@ def test_spans_make_each_next_item_a_target_once(length: int) -> None:
 
 
 @pytest.fixture(scope="module")
-def control(fits: SASRecFits) -> object:
+def control(fits: SequenceFits) -> object:
     return fit_recency(fits)
 
 
 @pytest.mark.parametrize("name", ["sasrec", "sasrec+recency"])
-def test_both_keep_the_contract_of_a_ranker(name: str, fits: SASRecFits, control: SASRec) -> None:
+def test_both_keep_the_contract_of_a_ranker(name: str, fits: SequenceFits, control: SequenceRanker) -> None:
     ranker = fits.final if name == "sasrec" else control
     assert ranker.name == name
     split = fits.split
@@ -147,7 +161,7 @@ def test_the_control_puts_what_sells_now_first() -> None:
     for user in range(260):
         for day in rng.choice(120, 4, replace=False):
             events.add((user, int(day) // 5 % ITEMS if rng.random() < 0.8 else int(rng.integers(ITEMS)), int(day)))
-    fits = SASRecFits(make_split(make_log(sorted(events)), ITEMS), BLANK, 0, False, lambda line: None, SMALL)
+    fits = sasrec_fits(make_split(make_log(sorted(events)), ITEMS), BLANK, 0, False, lambda line: None, SMALL)
     contexts = warm(fits.split)
     log = fits.split.log
 
@@ -189,7 +203,7 @@ def test_a_run_that_has_seen_its_test_part_is_not_judged(tiny_shop: Path, tmp_pa
 def test_a_log_with_nothing_to_tune_on_is_refused() -> None:
     split = make_split(make_log([(user, user % ITEMS, user) for user in range(60)]), ITEMS)
     with pytest.raises(UsageError, match="no warm valid context"):
-        _ = SASRecFits(split, BLANK, 0, False, lambda line: None, SMALL).searched
+        _ = sasrec_fits(split, BLANK, 0, False, lambda line: None, SMALL).search
 
 
 def test_the_chain_has_one_item_a_basket() -> None:

@@ -12,7 +12,13 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 DISTRIBUTION = {"sklearn": "scikit-learn"}  # where the import is not called like its distribution
-OPTIONAL = {"transformers": "llm", "peft": "llm", "huggingface-hub": "llm"}  # distribution -> extra that brings it
+OPTIONAL = {
+    "transformers": "llm",
+    "peft": "llm",
+    "huggingface-hub": "llm",
+    "implicit": "baselines",
+    "lightgbm": "baselines",
+}  # distribution -> extra that brings it
 
 
 def project(root: Path) -> dict:

@@ -26,8 +26,8 @@ Against = Annotated[
     typer.Option(
         "--against",
         metavar="NAME,…|all",
-        help="Baselines to compare with: popularity, popularity-7d, popularity-30d, popularity-90d, itemknn, ease, text, sasrec, "
-        "sasrec+recency. Left out: those that take seconds.",
+        help="Baselines to compare with: popularity, popularity-7d, popularity-30d, popularity-90d, itemknn, text, ease, als, bpr, "
+        "lambdamart, sasrec, sasrec+recency, gru4rec, item-lm, mmr, dpp, logging, sft. Left out: those that take seconds.",
     ),
 ]
 Json = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the result as JSON; - is standard output.")]
@@ -80,6 +80,9 @@ def _print(comparison: Comparison) -> None:
     for name, part in (("Users without history", comparison.cold_users), ("New items among themselves", comparison.cold_items)):
         if part is not None:
             console.print(_apart(name, part))
+    left_out = comparison.card.get("left_out")
+    for name, reason in left_out.items() if isinstance(left_out, dict) else ():
+        console.print(f"Not compared with {name}: {reason}")
 
 
 def _columns_that_fit(metrics: tuple[str, ...], width: int) -> list[tuple[str, ...]]:

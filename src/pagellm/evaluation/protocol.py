@@ -40,6 +40,14 @@ class Ranker(Protocol):
         ...
 
 
+class Method(Ranker, Protocol):
+    """A ranker that can be asked the same over other candidates."""
+
+    def among(self, candidates: Bool) -> Method:
+        """The same method over these candidates [item]."""
+        ...
+
+
 @dataclass(frozen=True)
 class Comparison(Tables):
     """Methods beside each other, with intervals."""

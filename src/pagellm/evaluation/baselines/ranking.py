@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 from numba import njit
+from numpy.typing import NDArray
 from scipy import sparse
 
 from pagellm.evaluation.top_k import rise, sink, top_row
@@ -60,6 +62,27 @@ def taken(log: Interactions, known: Bool, n_items: int) -> sparse.csr_array:
     matrix = sparse.coo_array((ones, (log.user[known], log.item[known])), shape=(log.users, n_items)).tocsr()
     matrix.data[:] = 1
     return matrix
+
+
+@dataclass(frozen=True)
+class KnownUsers:
+    """The users that a method with a vector for each user was fitted on. Contexts name theirs by id, for they may stand on another log."""
+
+    ids: NDArray[np.str_]  # [known user] rising
+
+    def rows(self, contexts: Contexts) -> I64:
+        """The place in `ids` of each context's user, -1 for one that the fit never saw. Shape [context]."""
+        asked = contexts.log.user_ids[contexts.user]
+        at = np.searchsorted(self.ids, asked)
+        found = self.ids[np.minimum(at, max(len(self.ids) - 1, 0))] == asked if len(self.ids) else np.zeros(len(asked), bool)
+        return np.where(found, at, -1).astype(np.int64)
+
+
+def known_users(log: Interactions, known: Bool) -> tuple[KnownUsers, I64]:
+    """The users of the `known` [event] events, and their indexes in the log in the same order."""
+    users = np.unique(log.user[known]).astype(np.int64)
+    users = users[np.argsort(log.user_ids[users], kind="stable")]
+    return KnownUsers(log.user_ids[users]), users
 
 
 @njit(cache=True)

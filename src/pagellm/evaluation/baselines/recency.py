@@ -17,7 +17,7 @@ from pagellm.config import CandidateConfig, SFTConfig
 from pagellm.data.candidates import unite
 from pagellm.data.cooccurrence import Postings, build_postings
 from pagellm.data.popularity import WINDOWS_D, popular_candidates, popularity_evidence
-from pagellm.evaluation.baselines.sasrec import SASRec, SASRecFits
+from pagellm.evaluation.baselines.sequence import SequenceFits, SequenceRanker
 from pagellm.models.listwise import EvidenceHead, fit_listwise
 from pagellm.types import F32, I32, NO_ITEM, Bool, Contexts
 
@@ -31,7 +31,7 @@ _FEATURES = len(WINDOWS_D) + 3
 class SASRecRecency:
     """The control as a ranker."""
 
-    sasrec: SASRec
+    sasrec: SequenceRanker
     head: EvidenceHead
     postings: Postings
     candidates: Bool  # [item]
@@ -56,13 +56,13 @@ class SASRecRecency:
         return out
 
 
-def fit_recency(fits: SASRecFits) -> SASRecRecency:
+def fit_recency(fits: SequenceFits) -> SASRecRecency:
     """Learns the weights on contexts between the cuts, where the searched SASRec is out of sample; ranks with the final one."""
     split = fits.split
     postings = build_postings(split.log, len(split.candidates_test), None if split.point_in_time else split.fit_until_valid)
     contexts = split.between_cuts()
     every = np.ones(len(split.candidates_valid), bool)  # new items too, as the policy's own head
-    evidence, base, targets, real = _examples(fits.searched[0], postings, contexts, every, fits.repeats)
+    evidence, base, targets, real = _examples(fits.early, postings, contexts, every, fits.repeats)
     torch.manual_seed(fits.seed)
     head = EvidenceHead(_FEATURES, 64)
     epochs, batch = _RECIPE.head_passes(len(targets)), _RECIPE.head_batch
@@ -71,7 +71,7 @@ def fit_recency(fits: SASRecFits) -> SASRecRecency:
     return SASRecRecency(fits.final, head.eval(), postings, split.candidates_test, fits.repeats)
 
 
-def pool_of(sasrec: SASRec, postings: Postings, contexts: Contexts, allowed: Bool, repeats: bool) -> tuple[I32, F32]:
+def pool_of(sasrec: SequenceRanker, postings: Postings, contexts: Contexts, allowed: Bool, repeats: bool) -> tuple[I32, F32]:
     """Candidates of SASRec and of live popularity, and SASRec's log-probabilities over them. Shapes [context, candidate]."""
     scores = sasrec.scores(contexts)
     k = min(_FAVORITES, int(allowed.sum()))
@@ -85,7 +85,9 @@ def pool_of(sasrec: SASRec, postings: Postings, contexts: Contexts, allowed: Boo
     return pool, np.where(pool == NO_ITEM, scores.min(), np.take_along_axis(scores, np.maximum(pool, 0), 1)).astype(np.float32)
 
 
-def _examples(sasrec: SASRec, postings: Postings, contexts: Contexts, allowed: Bool, repeats: bool) -> tuple[F32, F32, F32, Bool]:
+def _examples(
+    sasrec: SequenceRanker, postings: Postings, contexts: Contexts, allowed: Bool, repeats: bool
+) -> tuple[F32, F32, F32, Bool]:
     """Evidence, base, targets and real [context, candidate] of the contexts that have a target in their pool, equally wide."""
     parts = []
     for begin in range(0, len(contexts), _CHUNK):

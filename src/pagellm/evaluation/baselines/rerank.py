@@ -24,7 +24,7 @@ def mmr(scores: F32, pool: I32, vectors: F32, slots: int, share: float) -> I32:
     real = pool != NO_ITEM
     low = np.where(real, scores, np.inf).min(1, keepdims=True)
     high = np.where(real, scores, -np.inf).max(1, keepdims=True)
-    with np.errstate(invalid="ignore"):
+    with np.errstate(invalid="ignore", divide="ignore"):
         scaled = np.where(real & (high > low), (scores - low) / (high - low), 0.0)
     return _pages(np.float64(share) * scaled, pool, vectors, slots, 1 - share, 2.0)
 

@@ -1,4 +1,4 @@
-"""A small, budgeted search for a baseline's settings on validation contexts. Takes a grid and a score; knows no method."""
+"""A small, budgeted search for a baseline's settings on validation contexts. Takes a split, a grid and a score; knows no method."""
 
 from __future__ import annotations
 
@@ -7,11 +7,20 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
+from pagellm.data.splits import Split
+from pagellm.errors import UsageError
 from pagellm.evaluation.metrics import accuracy
 from pagellm.evaluation.protocol import Ranker
 from pagellm.types import Contexts
 
 Settings = dict[str, float]
+
+BUDGET = 16
+"""Settings that a walk through a grid may try."""
+
+_CONTEXTS = 4_000
 
 DECAYS = (0.3, 0.5, 0.65, 0.8, 0.9, 0.95, 1.0)
 """How fast a history may fade, per basket back; 1 never."""
@@ -37,6 +46,17 @@ class Search:
         return max(self.trials, key=lambda t: t.score)
 
 
+def tuning_contexts(split: Split) -> Contexts:
+    """What every search is judged on: the warm contexts of the valid part, at most 4,000 spread evenly over its users.
+
+    Raises UsageError where there is none.
+    """
+    warm = np.flatnonzero(split.valid.warm & (split.valid.target_stop > split.valid.stop))
+    if len(warm) == 0:
+        raise UsageError("The split has no warm valid context to tune a baseline on. Use a log with more users or more time.")
+    return split.valid.take(warm[np.linspace(0, len(warm) - 1, min(len(warm), _CONTEXTS)).astype(np.int64)])
+
+
 def validation_score(ranker: Ranker, contexts: Contexts) -> float:
     """Mean of NDCG@10 and NDCG@100, so that one setting serves the short and the long cut-off."""
     values = accuracy(ranker.rank(contexts, 100), contexts, (10, 100))
@@ -49,7 +69,7 @@ def sweep(grid: Mapping[str, Sequence[float]], score: Callable[[Settings], float
     return Search(tuple(Trial(s, score(s)) for s in settings))
 
 
-def climb(grid: Mapping[str, Sequence[float]], score: Callable[[Settings], float], budget: int = 16) -> Search:
+def climb(grid: Mapping[str, Sequence[float]], score: Callable[[Settings], float], budget: int = BUDGET) -> Search:
     """Walks the grid from its middle: along one setting after the other to the better neighbor, until none is better.
 
     Each setting's values must be sorted. At most `budget` settings are tried, each once.
