@@ -47,7 +47,8 @@ class SlotLog:
 def read_slot_log(path: Path, policy: str | None = None, only: Mapping[str, str] | None = None) -> SlotLog:
     """The slot log in a file or folder: rows whose policy and whose columns `only` hold these values.
 
-    Raises DataError where it is none, where a column of `only` is missing, where more than 1 % of the rows are bad, or where nothing is left.
+    Raises DataError where it is none, where a column of `only` is missing, where more than 1 % of the rows are bad, or where no row is
+    left.
     """
     file = slot_file(path)
     if file is None:

@@ -19,14 +19,14 @@ def page_weights(given: F64, logging: F64) -> F64:
 
 def prefix_weights(given: F64, logging: F64) -> F64:
     """w_l = Π_{k≤l} π(a_k | x, a_<k) / π₀(a_k | x, a_<k). Shape [page, slot]."""
-    return np.cumprod(given / logging, axis=1)
+    return np.asarray(np.cumprod(given / logging, axis=1))
 
 
 def slot_weights(alone: F64, logging: F64) -> F64:
     """ρ_l = π(a_l in slot l | x) / π₀(a_l | x, a_<l). Shape [page, slot].
 
-    Li et al. (2018) divide two marginal chances. Logs hold the logging policy's chance given the slots before; dividing by that has the same
-    mean, but for items that already stand on the logged page, which no slot after can show.
+    Li et al. (2018) divide two marginal chances. Logs hold the logging policy's chance given the slots before. Dividing by that has the
+    same mean, but for items that already stand on the logged page, which no slot after can show.
     """
     return alone / logging
 
@@ -48,7 +48,7 @@ def snips(rewards: F64, weights: F64) -> Terms:
 
 
 def iips(rewards: F64, weights: F64, real: Bool, whole: bool = True) -> Terms:
-    """Slot-wise (independent) inverse propensity scoring: Σ_l mean(ρ_l r_l) (Li et al. 2018, the item-position model; McInerney et al. 2020, equation 2).
+    """Slot-wise (independent) inverse propensity scoring: Σ_l mean(ρ_l r_l) (Li et al. 2018; McInerney et al. 2020, equation 2).
 
     rewards, weights, real: [page, slot]. Assumes that a slot's reward depends on its item and its place, not on the rest of the page. Where
     rows are single slots (`whole` False) each slot's mean is over the rows that have it.
@@ -59,7 +59,7 @@ def iips(rewards: F64, weights: F64, real: Bool, whole: bool = True) -> Terms:
 def sniips(rewards: F64, weights: F64, real: Bool, whole: bool = True) -> Terms:
     """Self-normalized slot-wise inverse propensity scoring: Σ_l share_l Σ ρ_l r_l / Σ ρ_l, share_l the share of pages with slot l.
 
-    rewards, weights, real: [page, slot]. Assumes what `iips` does, and `whole` means the same; then share_l is 1 where rows are single slots.
+    rewards, weights, real: [page, slot]. Assumes what `iips` does; where rows are single slots (`whole` False) share_l is 1.
     """
     share = np.maximum(real.mean(0), 1e-300) if whole else 1.0
     return Terms(weights * rewards * real, weights * real / share)

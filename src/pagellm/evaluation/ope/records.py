@@ -79,4 +79,4 @@ class Terms:
     def contributions(self) -> F64:
         """[page] what each page adds: their mean is the estimate, their spread its uncertainty (delta method)."""
         ratio = self.numerator.mean(0) / self.denominator.mean(0)
-        return (self.numerator - ratio * self.denominator) @ (1 / self.denominator.mean(0)) + ratio.sum()
+        return np.asarray((self.numerator - ratio * self.denominator) @ (1 / self.denominator.mean(0)) + ratio.sum())
