@@ -29,7 +29,7 @@ SLATES = {
 
 
 def make_pages(pages: int, slots: int, items: int, seed: int) -> dict[str, np.ndarray]:
-    """Logged pages under two Plackett-Luce policies: chances given the slots before, and of each slot alone (any positive numbers serve)."""
+    """Logged pages under two Plackett-Luce policies: chances given the slots before, and some numbers for those of each slot alone."""
     rng = np.random.default_rng(seed)
     weights = np.exp(rng.normal(size=(2, items)) * np.array([[0.3], [0.5]]))
     order = np.argsort(-(np.log(weights[0]) + rng.gumbel(size=(pages, items))), axis=1)[:, :slots]

@@ -13,8 +13,9 @@ from pagellm.data.readers import read_log
 from pagellm.data.slot_log import slot_file
 from pagellm.errors import DataError, UsageError
 from pagellm.evaluation.ope.diagnostics import log_refusal
+from pagellm.evaluation.ope.estimators import logging_alone
 from pagellm.evaluation.ope.judging import judge
-from pagellm.evaluation.ope.records import Logged, Predicted
+from pagellm.evaluation.ope.records import Logged, Predicted, free_shares
 from pagellm.evaluation.ope.reward_model import RewardModel, fit_reward_model
 from pagellm.layout.compiled import compile_layout
 from pagellm.layout.spec import Layout
@@ -109,12 +110,14 @@ def records(
     """The logged pages with the chances of the run's policy. A log that forbids every estimate costs none."""
     unit = np.unique(pages.user, return_inverse=True)[1].astype(np.int64)
     blank = np.ones(pages.items.shape)
-    bare = Logged(pages.rewards, pages.propensity, blank, blank, pages.real, unit, estimated=estimated)
+    bare = Logged(pages.rewards, pages.propensity, blank, blank, blank, blank, pages.real, unit, estimated=estimated)
     if log_refusal(bare) is not None:
         return bare
     known = pages.real & (pages.items >= 0)
     model = fit_reward_model(pages.rewards, pages.items, known, unit, len(run.catalog))
-    given, alone = blank.copy(), blank.copy()
+    free = free_shares(pages.items, pages.real, len(run.catalog))
+    at = free[np.arange(blank.shape[1]), pages.items.clip(0)]
+    given, alone, due = blank.copy(), blank.copy(), blank.copy()
     predicted = Predicted(*np.zeros((3, *blank.shape)))
     rng = np.random.default_rng((seed, 22))
     for begin in range(0, len(pages), _CHUNK):
@@ -124,13 +127,25 @@ def records(
         real = pages.real[some]
         given[some] = np.where(real, chances.of_logged(chances.given), 1.0)
         alone[some] = np.where(real, chances.of_logged(chances.alone), 1.0)
+        due[some] = np.where(real, _due(chances, free), 1.0)
         for part, values in zip(
             (predicted.chosen, predicted.given, predicted.alone), _expected(model, chances, pages.items[some], some), strict=True
         ):
             part[some] = np.where(real, values, 0.0)
         if begin // _CHUNK % 50 == 49:
             tell(f"{begin + len(some):,} of {len(pages):,} pages")
-    return Logged(pages.rewards, pages.propensity, given, alone, pages.real, unit, True, predicted, estimated)
+    slot_wise = np.where(known, logging_alone(pages.propensity, at), 1.0)
+    return Logged(pages.rewards, pages.propensity, given, alone, slot_wise, due, pages.real, unit, True, predicted, estimated)
+
+
+def _due(chances: PageChances, free: F64) -> F64:
+    """[page, slot] Σ over the items that do not stand before of π(item in slot) / P(item is free there)."""
+    ratio = chances.alone / free.T[chances.pool.clip(0)].transpose(0, 2, 1).clip(1e-9)  # [page, slot, candidate]
+    due = ratio.sum(2)
+    for slot in range(1, ratio.shape[1]):
+        before = chances.place[:, :slot]
+        due[:, slot] -= np.where(before >= 0, np.take_along_axis(ratio[:, slot], before.clip(0), 1), 0.0).sum(1)
+    return np.asarray(due, np.float64)
 
 
 def _expected(model: RewardModel, chances: PageChances, items: np.ndarray, pages: np.ndarray) -> tuple[F64, F64, F64]:

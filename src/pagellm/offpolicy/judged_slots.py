@@ -82,7 +82,9 @@ def slot_records(rows: SlotLog, item: I32, slot: I64, table: F64) -> Logged:
     chosen, expected = np.zeros(shape), np.zeros(shape)
     chosen[at, slot] = model.rate[model.fold, slot] * model.factor[model.fold, item]
     expected[at, slot] = model.rate[model.fold, slot] * np.einsum("ri,ri->r", table[slot], model.factor[model.fold])
-    return Logged(rewards, logging, target, target, real, rows.unit, False, Predicted(chosen, expected, expected))
+    return Logged(
+        rewards, logging, target, target, logging, np.ones(shape), real, rows.unit, False, Predicted(chosen, expected, expected)
+    )
 
 
 def _own(log: SlotLog, positions: I64, seed: int) -> dict[str, object]:

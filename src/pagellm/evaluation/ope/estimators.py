@@ -22,13 +22,18 @@ def prefix_weights(given: F64, logging: F64) -> F64:
     return np.asarray(np.cumprod(given / logging, axis=1))
 
 
-def slot_weights(alone: F64, logging: F64) -> F64:
-    """ρ_l = π(a_l in slot l | x) / π₀(a_l | x, a_<l). Shape [page, slot].
+def slot_weights(alone: F64, logging_alone: F64) -> F64:
+    """ρ_l = π(a_l in slot l | x) / π₀(a_l in slot l | x), whatever stands before. Shape [page, slot]."""
+    return np.asarray(alone / logging_alone)
 
-    Li et al. (2018) divide two marginal chances. Logs hold the logging policy's chance given the slots before. Dividing by that has the
-    same mean, but for items that already stand on the logged page, which no slot after can show.
+
+def logging_alone(logging: F64, free: F64) -> F64:
+    """π₀(a_l in slot l | x) = π₀(a_l | x, a_<l) · P(a_l does not stand before slot l), [page, slot]; logs hold the first factor alone.
+
+    Exact where the first factor is the same on all pages that leave the item free, as in a uniform draw; else one page's word for the mean
+    over pages. `free` is of `free_shares`: counted over everybody who asks.
     """
-    return alone / logging
+    return logging * free
 
 
 def ips(rewards: F64, weights: F64) -> Terms:
@@ -65,18 +70,20 @@ def sniips(rewards: F64, weights: F64, real: Bool, whole: bool = True) -> Terms:
     return Terms(weights * rewards * real, weights * real / share)
 
 
-def pseudo_inverse(rewards: F64, weights: F64, real: Bool) -> Terms:
-    """Pseudo-inverse: mean(R (1 + Σ_l (ρ_l - 1))) (Swaminathan et al. 2017).
+def pseudo_inverse(rewards: F64, weights: F64, due: F64) -> Terms:
+    """Pseudo-inverse: mean(R (1 + Σ_l (ρ_l - due_l))) (Swaminathan et al. 2017).
 
-    rewards: [page]; weights, real: [page, slot]. Assumes that a page's reward is a sum of what its slots' items bring, even where only the
-    sum is seen. This is its closed form where π₀ chooses slots independently; repeats that it forbids are the one thing that differs.
+    rewards: [page]; weights (of `slot_weights`), due: [page, slot]. Assumes that a page's reward is a sum of what its slots' items bring,
+    even where only the sum is seen. Where π₀ chooses slots independently every due_l is 1 and this is the paper's closed form. Where no item
+    stands twice, due_l is what ρ_l averages given the slots before it, so that a slot says nothing of those above; that an item which is
+    taken leaves less for the slots below is not undone, which matters while pages hold much of the catalog.
     """
-    return _plain(rewards * combined(weights, real))
+    return _plain(rewards * combined(weights, due))
 
 
-def combined(weights: F64, real: Bool) -> F64:
-    """The pseudo-inverse's weight of a page: 1 + Σ_l (ρ_l - 1). Shape [page]; may be negative."""
-    return np.asarray(1 + np.where(real, weights - 1, 0.0).sum(1))
+def combined(weights: F64, due: F64) -> F64:
+    """The pseudo-inverse's weight of a page: 1 + Σ_l (ρ_l - due_l). Shape [page]; may be negative."""
+    return np.asarray(1 + (weights - due).sum(1))
 
 
 def rips(rewards: F64, weights: F64) -> Terms:

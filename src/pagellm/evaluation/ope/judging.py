@@ -31,7 +31,7 @@ from pagellm.evaluation.ope.intervals import (
     normal,
     unit_values,
 )
-from pagellm.evaluation.ope.records import Logged, Predicted, Terms
+from pagellm.evaluation.ope.records import ARRAYS, Logged, Predicted, Terms
 from pagellm.evaluation.significance import RESAMPLES
 from pagellm.types import F64
 
@@ -66,7 +66,7 @@ METHODS = (
     Method("snips", "nothing of how people read", "page", lambda g, w: snips(g.rewards.sum(1), w[:, 0]), whole=False),
     Method("iips", "slots earn alone", "slot", lambda g, w: iips(g.rewards, w, g.real, g.whole), whole=False),
     Method("sniips", "slots earn alone", "slot", lambda g, w: sniips(g.rewards, w, g.real, g.whole), whole=False),
-    Method("pi", "a page earns a sum over slots", "slot", lambda g, w: pseudo_inverse(g.rewards.sum(1), w, g.real)),
+    Method("pi", "a page earns a sum over slots", "slot", lambda g, w: pseudo_inverse(g.rewards.sum(1), w, g.due)),
     Method("rips", "people read downwards", "prefix", lambda g, w: rips(g.rewards, w)),
     Method(
         "cascade-dr", "people read downwards", "prefix", lambda g, w: cascade_dr(g.rewards, w, *_predicted(g).to_go), models=True
@@ -171,13 +171,13 @@ def _ask(method: Method, logged: Logged, forbidden: Refusal | None) -> _Question
     weights = _weights(method, logged)
     found = overlap(weights, logged.real if method.level != "page" else np.ones((len(logged), 1), bool))
     if method.name == "pi":  # its own weight is a sum over slots, and may be heavy where no slot's is
-        found = replace(found, ess=min(found.ess, effective_sample_size(combined(weights, logged.real))))
+        found = replace(found, ess=min(found.ess, effective_sample_size(combined(weights, logged.due))))
     return _Question(method, logged, weights, found, weight_refusal(found, len(logged)))
 
 
 def _weights(method: Method, logged: Logged) -> F64:
     if method.level == "slot":
-        return np.where(logged.real, slot_weights(logged.alone, logged.logging), 1.0)
+        return np.where(logged.real, slot_weights(logged.alone, logged.logging_alone), 1.0)
     if method.level == "prefix":
         return prefix_weights(logged.given, logged.logging)
     return page_weights(logged.given, logged.logging)[:, None]
@@ -226,7 +226,7 @@ def _columns(logged: Logged) -> Iterator[tuple[int, Logged]]:
     for slot in range(logged.rewards.shape[1]):
         rows = logged.real[:, slot]
         if rows.any():
-            some = {name: getattr(logged, name)[rows][:, [slot]] for name in ("rewards", "logging", "given", "alone", "real")}
+            some = {name: getattr(logged, name)[rows][:, [slot]] for name in ARRAYS}
             yield slot, replace(logged, **some, unit=logged.unit[rows], predicted=None)
 
 

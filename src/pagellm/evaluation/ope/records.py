@@ -9,7 +9,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from pagellm.types import F64, I64, Bool
+from pagellm.types import F64, I32, I64, Bool
+
+ARRAYS = ("rewards", "logging", "given", "alone", "logging_alone", "due", "real")
+"""Fields of `Logged` that are [page, slot]."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,9 @@ class Logged:
         F64  # [page, slot] propensity: chance that the logging policy put the item here given the slots before, NaN if unknown
     )
     given: F64  # [page, slot] chance that the evaluation policy puts it here given the same slots before
-    alone: F64  # [page, slot] the chance that it stands here on a page of the evaluation policy, whatever stands before
+    alone: F64  # [page, slot] chance that the item stands here on a page of the evaluation policy, whatever stands before
+    logging_alone: F64  # [page, slot] the same of the logging policy, see `logging_alone`
+    due: F64  # [page, slot] mean of alone / logging_alone over the logging policy's choices here, the logged slots before it standing
     real: Bool  # [page, slot] whether the page has the slot
     unit: I64  # [page] the user, from 0: whose pages are drawn together
     whole: bool = True  # False: single slots of pages that cannot be put together, one real slot a row
@@ -56,10 +61,19 @@ class Logged:
 
     def first(self, slots: int) -> Logged:
         """The first so many slots of each page: what they earn does not depend on later slots as long as people read downwards."""
-        some = {name: getattr(self, name)[:, :slots] for name in ("rewards", "logging", "given", "alone", "real")}
+        some = {name: getattr(self, name)[:, :slots] for name in ARRAYS}
         p = self.predicted
         cut = None if p is None else Predicted(p.chosen[:, :slots], p.given[:, :slots], p.alone[:, :slots])
         return replace(self, **some, predicted=cut)
+
+
+def free_shares(items: I32, real: Bool, catalog: int) -> F64:
+    """[slot, item] share of the logged pages, items [page, slot], on which each item does not stand before the slot."""
+    placed = np.zeros((items.shape[1], catalog))
+    for slot in range(1, items.shape[1]):
+        there = real[:, slot - 1] & (items[:, slot - 1] >= 0)
+        placed[slot] = placed[slot - 1] + np.bincount(items[there, slot - 1], minlength=catalog)
+    return 1 - placed / max(len(items), 1)
 
 
 @dataclass(frozen=True)
