@@ -97,7 +97,7 @@ def coverage(world: World, sharpness: float, logs: int) -> dict[str, Any]:
     target = Target(world, sharpness)
     found: dict[str, list[Any]] = {method.name: [] for method in METHODS}
     for number in range(logs):
-        for figure in judge(one_log(world, target, number), number, RESAMPLES).figures:
+        for figure in judge(one_log(world, target, number), number, RESAMPLES, by_slot=False).figures:
             found[figure.name].append(figure)
     return {"truth": target.truth, "estimators": {name: row(figures, target.truth) for name, figures in found.items()}}
 

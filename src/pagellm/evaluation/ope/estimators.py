@@ -74,9 +74,9 @@ def pseudo_inverse(rewards: F64, weights: F64, due: F64) -> Terms:
     """Pseudo-inverse: mean(R (1 + Σ_l (ρ_l - due_l))) (Swaminathan et al. 2017).
 
     rewards: [page]; weights (of `slot_weights`), due: [page, slot]. Assumes that a page's reward is a sum of what its slots' items bring,
-    even where only the sum is seen. Where π₀ chooses slots independently every due_l is 1 and this is the paper's closed form. Where no item
-    stands twice, due_l is what ρ_l averages given the slots before it, so that a slot says nothing of those above; that an item which is
-    taken leaves less for the slots below is not undone, which matters while pages hold much of the catalog.
+    even where only the sum is seen. Where π₀ chooses slots independently, every due_l is 1 and this is the paper's closed form. Where no
+    item stands twice, due_l is what ρ_l averages given the slots before it, so that a slot says nothing of those above. That an item which
+    is taken leaves less for the slots below is not undone; it matters while pages hold much of the catalog.
     """
     return _plain(rewards * combined(weights, due))
 

@@ -148,12 +148,13 @@ class _Question:
     refusal: Refusal | None
 
 
-def judge(logged: Logged, seed: int = 0, resamples: int = RESAMPLES) -> Judgement:
-    """Asks every estimator. One set of draws of users serves all, so their differences are paired."""
+def judge(logged: Logged, seed: int = 0, resamples: int = RESAMPLES, by_slot: bool = True) -> Judgement:
+    """Asks every estimator, and slot by slot unless told not to. One set of draws of users serves all estimators, so their differences
+    are paired."""
     forbidden = log_refusal(logged)
     figures = _figures([_ask(method, logged, forbidden) for method in METHODS], seed, resamples)
     slots: list[Figure] = []
-    if forbidden is None:
+    if forbidden is None and by_slot:
         slot_wise = next(method for method in METHODS if method.name == "iips")
         for at, part in _columns(logged):
             slots += _figures([_ask(replace(slot_wise, name=f"slot {at + 1}"), part, None)], seed, resamples)
