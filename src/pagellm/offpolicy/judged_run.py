@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from pagellm.data.contexts import contexts_at
+from pagellm.data.log import Log
 from pagellm.data.readers import read_log
 from pagellm.data.slot_log import slot_file
 from pagellm.errors import DataError, UsageError
@@ -61,25 +62,32 @@ def judge_run(folder: Path, data: Path, asked: Asked, tell: Tell = print) -> Off
         raise UsageError(
             "The temperature must be above 0: a policy that always writes the same page meets next to no logged one."
         )
-    if slot_file(data) is not None:
+    if data.exists() and slot_file(data) is not None:
         raise DataError(
             f"{data.name} holds single slots and no pages, so no run can be judged on it. Leave RUN out: see --target-by."
         )
     run = load_run(folder)
     set_threads(run.config)
+    return judge_pages(run, read_log(data), asked, tell)
+
+
+def judge_pages(run: Run, log: Log, asked: Asked, tell: Tell = print) -> OffPolicy:
+    """`judge_run` on what is loaded already."""
     stage = asked.policy or ("sft" if run.tuned is None else "ppo")
     net = run.named(stage)
-    log = read_log(data)
     if log.impressions is None:
         raise DataError(
             f"{log.name} holds interactions and no pages. Off-policy evaluation needs impressions.* with a propensity for each slot, and "
             "events.* (docs/data.md)."
         )
     layout = layout_of(run, log.impressions, asked.layout)
-    pages = judged_pages(
-        run, log, compile_layout(layout, run.catalog, int(log.impressions.time.min())), asked.reward, asked.logged_by
-    )
-    unknown = int(np.isnan(pages.propensity).sum())
+    rules = compile_layout(layout, run.catalog, int(log.impressions.time.max(initial=0)))
+    if asked.slots is not None and asked.slots > rules.places:
+        raise UsageError(
+            f"The layout {layout.id!r} has {rules.places} slots, so its first {asked.slots} cannot be judged. Lower --slots."
+        )
+    pages = judged_pages(run, log, rules, asked.reward, asked.logged_by)
+    unknown = bool(np.isnan(pages.propensity).any())
     if asked.estimate:
         pages = estimated_propensities(pages)
     pages = pages.drawn(asked.pages, asked.seed)
@@ -87,14 +95,14 @@ def judge_run(folder: Path, data: Path, asked: Asked, tell: Tell = print) -> Off
         f"Judging {stage} at temperature {asked.temperature:g} on {len(pages):,} logged pages of {len(np.unique(pages.user)):,} users"
     )
     policy = LanguagePolicy(run, layout, Writing(asked.temperature), int(pages.time.min()), net)
-    since = known_since(pages.log, None, run.catalog)
+    since = pages.since
     if run.impressions is not None:
         since = np.minimum(since, known_since(run.split.log, run.impressions, run.catalog))
-    logged = records(run, policy, pages, since, asked.seed, unknown > 0 and asked.estimate, tell)
+    logged = records(run, policy, pages, since, asked.seed, unknown and asked.estimate, tell)
     if asked.slots is not None:
         logged = logged.first(asked.slots)
-    facts = {
-        "run": folder.name,
+    facts: dict[str, object] = {
+        "run": run.folder.name,
         "policy": stage,
         "temperature": asked.temperature,
         "log": log.name,
@@ -118,7 +126,7 @@ def records(
     free = free_shares(pages.items, pages.real, len(run.catalog))
     at = free[np.arange(blank.shape[1]), pages.items.clip(0)]
     given, alone, due = blank.copy(), blank.copy(), blank.copy()
-    predicted = Predicted(*np.zeros((3, *blank.shape)))
+    predicted = Predicted(np.zeros(blank.shape), np.zeros(blank.shape), np.zeros(blank.shape))
     rng = np.random.default_rng((seed, 22))
     for begin in range(0, len(pages), _CHUNK):
         some = np.arange(begin, min(begin + _CHUNK, len(pages)))

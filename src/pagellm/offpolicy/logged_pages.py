@@ -10,11 +10,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from pagellm.catalog import Catalog
+from pagellm.data.contexts import ALWAYS
 from pagellm.data.log import Log
 from pagellm.errors import DataError, RunError, UsageError
 from pagellm.layout.compiled import CompiledLayout
 from pagellm.layout.spec import Layout
 from pagellm.models.run import Run, run_layout
+from pagellm.training.pair_sources import known_since
 from pagellm.types import F64, I32, I64, NO_ITEM, Bool, Impressions, Interactions
 
 REWARDS = ("clicks", "carts", "purchases", "value")
@@ -37,6 +39,7 @@ class JudgedPages:
     user: I32  # [page] index into the users of `log`
     time: I64  # [page] unix seconds
     log: Interactions  # the log's feedback on items of the run's catalog: what contexts know
+    since: I64  # [item] unix seconds at which the log first knows each item of the run's catalog, see `known_since`
     left_out: tuple[str, ...]  # which pages are not judged, in words
 
     def __len__(self) -> int:
@@ -161,4 +164,8 @@ def _arrays(
     items[page, slot], real[page, slot] = place[shown.item], True
     propensity[page, slot], rewards[page, slot] = shown.propensity, earned
     known = log.interactions.where(place[log.interactions.item] >= 0)
-    return JudgedPages(items, real, propensity, rewards, shown.user, shown.time, replace(known, item=place[known.item]), left_out)
+    since, there = np.full(len(rules.eligible), ALWAYS, np.int64), place >= 0
+    since[place[there]] = known_since(log.interactions, log.impressions, log.catalog)[there]
+    return JudgedPages(
+        items, real, propensity, rewards, shown.user, shown.time, replace(known, item=place[known.item]), since, left_out
+    )
