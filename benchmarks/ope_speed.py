@@ -46,8 +46,10 @@ def estimators(a: dict[str, np.ndarray]) -> dict[str, Callable[[], Any]]:
 
     reward, logging, given, real = a["reward"], a["logging"], a["given"], np.ones(a["reward"].shape, bool)
 
+    rows = np.arange(reward.size)
+
     def cascade() -> Any:
-        chosen = np.take_along_axis(a["q"], a["action"][..., None], 2)[..., 0]
+        chosen = a["q"].reshape(-1, ITEMS)[rows, a["action"].ravel()].reshape(reward.shape)
         expected = np.einsum("psi,psi->ps", a["target"], a["q"])
         return cascade_dr(reward, prefix_weights(given, logging), chosen, expected)
 

@@ -86,11 +86,13 @@ class Terms:
     @property
     def value(self) -> float:
         """The estimate; NaN where a denominator is 0."""
+        over, under = self.numerator.sum(0), self.denominator.sum(0)
         with np.errstate(invalid="ignore", divide="ignore"):
-            return float((self.numerator.mean(0) / self.denominator.mean(0)).sum())
+            return float((over / under).sum())
 
     @property
     def contributions(self) -> F64:
         """[page] what each page adds: their mean is the estimate, their spread its uncertainty (delta method)."""
-        ratio = self.numerator.mean(0) / self.denominator.mean(0)
-        return np.asarray((self.numerator - ratio * self.denominator) @ (1 / self.denominator.mean(0)) + ratio.sum())
+        under = self.denominator.mean(0)
+        ratio = self.numerator.mean(0) / under
+        return np.asarray((self.numerator - ratio * self.denominator) @ (1 / under) + ratio.sum())
