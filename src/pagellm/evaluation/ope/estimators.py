@@ -58,8 +58,8 @@ def snips(rewards: F64, weights: F64) -> Terms:
 def iips(rewards: F64, weights: F64, real: Bool, whole: bool = True) -> Terms:
     """Slot-wise (independent) inverse propensity scoring: Σ_l mean(ρ_l r_l) (Li et al. 2018; McInerney et al. 2020, equation 2).
 
-    rewards (0 where a page has no slot), weights, real: [page, slot]. Assumes that a slot's reward depends on its item and its place, not on the rest of the page. Where
-    rows are single slots (`whole` False) each slot's mean is over the rows that have it.
+    rewards (0 where a page has no slot), weights, real: [page, slot]. Assumes that a slot's reward depends on its item and its place alone,
+    not on the rest of the page. Where rows are single slots (`whole` False) each slot's mean is over the rows that have it.
     """
     if whole:
         return _plain(_page_sums(weights, rewards))
