@@ -6,7 +6,7 @@ import typer
 from rich.console import Console
 
 from pagellm import __version__
-from pagellm.cli import compose, data, demo, evaluate, layout, pairs, report, reproduce, rewards, simulate, train
+from pagellm.cli import compose, data, demo, evaluate, layout, ope, pairs, report, reproduce, rewards, simulate, train
 from pagellm.errors import PagellmError
 
 app = typer.Typer(
@@ -24,6 +24,7 @@ app.command()(train.train)
 app.command()(compose.compose)
 app.command()(evaluate.evaluate)
 app.command()(report.report)
+app.command()(ope.ope)
 app.add_typer(layout.app, name="layout")
 app.add_typer(pairs.app, name="pairs")
 app.add_typer(rewards.app, name="rewards")

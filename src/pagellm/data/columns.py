@@ -29,7 +29,9 @@ ALIASES = {
     "slots": ("items",),
     "row": ("row_index",),
     "col": ("column", "index", "position"),
-    "propensity": ("pscore",),
+    "position": ("slot", "rank"),
+    "click": ("clicked", "reward"),
+    "propensity": ("pscore", "propensity_score"),
     "viewed": ("seen", "is_viewed"),
     "policy_id": ("policy",),
     "rating": ("overall", "stars"),
@@ -94,6 +96,12 @@ IMPRESSIONS = Table(
     ),
 )
 SLOTS = Table("slots", (("item_id",), ("row", "col", "slot_id")), ("slot_id", "row", "col", "item_id", "propensity", "viewed"))
+SLOT_LOG = Table(
+    "slot log",
+    (("item_id",), ("position",), ("click",), ("propensity",)),
+    ("item_id", "position", "click", "propensity", "user_id", "policy_id"),
+    open=True,
+)
 EVENT_LOG = Table(
     "events",
     (("event",), ("timestamp",), ("user_id", "session_id", "page_id")),

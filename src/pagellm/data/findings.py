@@ -46,6 +46,7 @@ CHANGES = {
     "unknown_event": "Use the contract's event names: select_item, view_item, add_to_cart, purchase, refund, rate, dismiss, …",
     "not_an_engagement": "Keep page views, slot views, dismissals and refunds in events.* beside impressions.*.",
     "propensity_out_of_range": "A propensity is a probability in (0, 1]; leave it empty where it is unknown.",
+    "bad_click": "Write the column click as 1 or 0.",
     "position_below_base": "Rows and columns count from 0 unless --position-base 1 is given: give the base that the log uses.",
     "missing_position": "Give each slot row and col, or a slot_id like r0c3.",
     "bad_position": "Rows and columns are whole numbers below 32,768.",

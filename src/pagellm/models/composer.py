@@ -123,7 +123,7 @@ class LanguagePolicy:
             pool = self._pool(contexts)
         else:
             pool = unite(np.tile(only, (len(contexts), 1)), contexts, self.rules.eligible, self.run.config.split.repeats)
-        pool = self._with_required(pool)
+        pool = self.with_required(pool)
         features = self.run.evidence.features(contexts, pool)
         return Drawn(contexts, pool, features, encode(contexts, self.run.config.model.max_history))
 
@@ -169,7 +169,7 @@ class LanguagePolicy:
         again = 0 if self.run.config.split.repeats else int(eligible[taken].sum())
         return f"no candidate: of {len(eligible):,} items {hidden:,} are hidden or excluded and {again:,} were taken before"
 
-    def _with_required(self, pool: I32) -> I32:
+    def with_required(self, pool: I32) -> I32:
         """The pool with the layout's pinned items added where they are missing."""
         missing = [np.where((pool == item).any(1), NO_ITEM, item).astype(np.int32) for item in self.rules.required_items]
         return np.concatenate([pool, *(column[:, None] for column in missing)], axis=1)
