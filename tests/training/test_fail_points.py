@@ -27,7 +27,7 @@ SETTINGS = (
 )
 """Two or three steps a stage, with a checkpoint after each."""
 
-CHECKPOINT = "ppo-checkpoint.safetensors"
+CHECKPOINT, RUN = "ppo-checkpoint.safetensors", "run"
 
 Point = tuple[str, str, str]  # operation, file, SHA-256 of what is renamed or removed
 
@@ -91,14 +91,16 @@ class Unbroken:
 
 @pytest.fixture(scope="module")
 def unbroken(trainings: Trainings, tmp_path_factory: pytest.TempPathFactory) -> Unbroken:
-    run = tmp_path_factory.mktemp("fail") / "unbroken"
+    run = tmp_path_factory.mktemp("unbroken") / RUN
     told = trainings.run(run)
     assert told.code == 0, told.said
     return Unbroken(told.points, digests(run), {(name, digest) for op, name, digest in told.points if op == "rename"})
 
 
-def check(trainings: Trainings, unbroken: Unbroken, run: Path, at: int, how: str, again: int = 0) -> Told:
+def check(trainings: Trainings, unbroken: Unbroken, folder: Path, at: int, how: str, again: int = 0) -> Told:
     """Breaks a training at one operation, perhaps its resumption at another, lets it end and compares everything."""
+    run = folder / RUN
+    folder.mkdir()
     broken = [trainings.run(run, at, how)] + ([trainings.run(run, again, how)] if again else [])
     where = f"{how} at {at}{f', then {again}' if again else ''}: {broken[-1].points[-1]}"
     for one in broken:
@@ -118,7 +120,7 @@ def check(trainings: Trainings, unbroken: Unbroken, run: Path, at: int, how: str
     assert digests(run) == unbroken.files, where
     learner = last_learner(resumed.points) or last_learner(broken[-1].points)
     assert learner == last_learner(unbroken.points), where
-    shutil.rmtree(run)
+    shutil.rmtree(folder)
     return resumed
 
 
@@ -135,17 +137,35 @@ def test_every_file_of_a_run_is_synced_renamed_and_its_folder_synced(unbroken: U
         after = unbroken.points[at + 1 : at + 2]
         assert before[-1] == ("fsync", f".{name}.part"), name
         assert ("open", f".{name}.part") in before, name
-        assert after == (("fsync", "unbroken", ""),), name
+        assert after == (("fsync", RUN, ""),), name
     for n, (op, name, _) in enumerate(unbroken.points):
         if op == "rename" and "checkpoint" in name:  # it tells how long the metrics are, so those are safe first
             synced = [point[:2] for point in unbroken.points[:n]]
             assert ("fsync", METRICS) in synced[-8:], "a checkpoint knows of metrics that a power cut may take"
 
 
-@pytest.mark.parametrize("how", ["kill", "torn", "full"])
-def test_some_fail_points_change_no_bit(trainings: Trainings, unbroken: Unbroken, tmp_path: Path, how: str) -> None:
-    for at in np.random.default_rng(5).choice(places(unbroken, how), 2, replace=False):
+def place(points: tuple[Point, ...], op: str, name: str) -> int:
+    """Which operation, counted from 1, does this first."""
+    return next(n + 1 for n, point in enumerate(points) if point[:2] == (op, name))
+
+
+@pytest.mark.parametrize(("how", "some"), [("kill", 2), ("torn", 1), ("full", 2)])
+def test_some_fail_points_change_no_bit(trainings: Trainings, unbroken: Unbroken, tmp_path: Path, how: str, some: int) -> None:
+    for at in np.random.default_rng(5).choice(places(unbroken, how), some, replace=False):
         check(trainings, unbroken, tmp_path / f"{how}-{at}", int(at), how)
+
+
+def test_a_death_before_anything_can_go_on_is_a_fresh_start(trainings: Trainings, unbroken: Unbroken, tmp_path: Path) -> None:
+    check(trainings, unbroken, tmp_path / "death", place(unbroken.points, "rename", "card.json"), "kill")
+
+
+def test_a_death_between_a_stage_and_its_checkpoint_and_one_in_the_next_stage(
+    trainings: Trainings, unbroken: Unbroken, tmp_path: Path
+) -> None:
+    """The checkpoint of the stage that is done must not keep the lines of the next one from being cut."""
+    at = place(unbroken.points, "unlink", "checkpoint.safetensors")
+    resumed = check(trainings, unbroken, tmp_path / "once", at, "kill")
+    check(trainings, unbroken, tmp_path / "twice", at, "kill", place(resumed.points, "open", ".stage-head.safetensors.part"))
 
 
 @pytest.mark.slow
