@@ -159,6 +159,10 @@ def test_a_death_before_anything_can_go_on_is_a_fresh_start(trainings: Trainings
     check(trainings, unbroken, tmp_path / "death", place(unbroken.points, "rename", "card.json"), "kill")
 
 
+def test_lines_from_before_the_first_checkpoint_come_once(trainings: Trainings, unbroken: Unbroken, tmp_path: Path) -> None:
+    check(trainings, unbroken, tmp_path / "lines", place(unbroken.points, "open", ".checkpoint.safetensors.part"), "full")
+
+
 def test_a_death_between_a_stage_and_its_checkpoint_and_one_in_the_next_stage(
     trainings: Trainings, unbroken: Unbroken, tmp_path: Path
 ) -> None:

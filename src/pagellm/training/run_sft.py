@@ -77,6 +77,8 @@ def _language_model(job: Job, net: PolicyNet, stage: str, known: Bool) -> Iterat
     if read_stage(path) == stage:
         mark = load_fit(path, net, state)
         cut(job.folder / METRICS, mark.metrics_bytes)
+    elif stage == STAGES[0]:
+        cut(job.folder / METRICS, 0)  # lines of an attempt that ended before its first checkpoint
     spans = reading_spans(job.split.log, known, config.model.max_history)
     saved_at = time.monotonic()
     with MetricsLog(job.folder / METRICS) as metrics:
