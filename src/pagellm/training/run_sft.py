@@ -118,8 +118,8 @@ def _load_stage(job: Job, net: PolicyNet, stage: str) -> bool:
         return False
     weights, notes = read_tensors(path)
     net.load_state_dict(weights)
-    going_on = read_stage(job.folder / CHECKPOINT)
-    if going_on is None or STAGES.index(going_on) <= STAGES.index(stage):  # else a later fit goes on and knows the length
+    later = STAGES[STAGES.index(stage) + 1 :]
+    if read_stage(job.folder / CHECKPOINT) not in later:  # else that fit goes on and knows the length
         cut(job.folder / METRICS, int(notes["metrics_bytes"]))
     return True
 
