@@ -2,9 +2,10 @@
 
 A fast step is no merit if it learns less. Both sides start from the same weights (the Llama of P-RL-1, vocabulary of items), read the same
 prompts, write as many pages a step, and are paid by the same planted reward, `planted.themes_shown`, whose best value is 1. Its themes
-and the start weights differ from seed to seed. After every few steps both write fresh pages, uncounted; the clock of a side stops when
-those are worth .95 on average. Each side has the learning rate of one grid that reached that in the fewest CPU seconds on seeds of its
-own. The sides of a seed run interleaved, step by step; the clock is process time of one thread, since other work may share the machine.
+and the start weights differ from seed to seed. After every step both write fresh pages, uncounted; the clock of a side stops when those
+are worth .95 on average. The first steps of a process count nowhere. Each side has the learning rate of one grid that reached .95 in the
+fewest CPU seconds on seeds of its own. The sides of a seed run interleaved, step by step; the clock is process time of one thread, since
+other work may share the machine.
 
 *same loss* is our GRPO with one pass over the pages; *PPO* is our default algorithm, with a value head and two passes. Ours may not repeat
 an item on a page, which is its rule; TRL may, and loses the reward of it. PAGELLM_TRL_PYTHON names the interpreter of an environment
@@ -136,6 +137,15 @@ def choose(name: str, seeds: range, folder: Path, most: int, process: TrlProcess
     return {"rate": min(took, key=lambda rate: took[rate]), "tried": told}
 
 
+def warm_up(name: str, folder: Path, process: TrlProcess | None) -> None:
+    """Two steps and a look that count nowhere."""
+    folder.mkdir(parents=True)
+    side = start(name, CHOOSING - 1, GRID[0], folder, process)
+    side.go_on()
+    side.go_on()
+    side.close()
+
+
 def race(rates: dict[str, float], seed: int, folder: Path, most: int, process: TrlProcess | None) -> dict[str, Any]:
     """What became of all sides of one seed, a step each in turn, until each is good enough or given up."""
     sides = {}
@@ -187,6 +197,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         out = Path(scratch) if options.out is None else options.out
         out.mkdir(parents=True, exist_ok=True)
+        for name in names:  # what is compiled or filled once a process is nobody's time
+            warm_up(name, Path(scratch) / "warm-up" / name, process)
         chosen = {
             name: kept(
                 out / f"choose-{name.replace(' ', '-')}.json",
