@@ -155,8 +155,12 @@ def test_some_fail_points_change_no_bit(trainings: Trainings, unbroken: Unbroken
         check(trainings, unbroken, tmp_path / f"{how}-{at}", int(at), how)
 
 
-def test_a_death_before_anything_can_go_on_is_a_fresh_start(trainings: Trainings, unbroken: Unbroken, tmp_path: Path) -> None:
-    check(trainings, unbroken, tmp_path / "death", place(unbroken.points, "rename", "card.json"), "kill")
+@pytest.mark.parametrize("name", ["card.json", "policy.safetensors"])
+def test_a_death_before_the_run_or_its_policy_is_there(
+    trainings: Trainings, unbroken: Unbroken, tmp_path: Path, name: str
+) -> None:
+    """Before there is anything to go on with, and when all stages are done and only their policy is not."""
+    check(trainings, unbroken, tmp_path / "death", place(unbroken.points, "rename", name), "kill")
 
 
 def test_lines_from_before_the_first_checkpoint_come_once(trainings: Trainings, unbroken: Unbroken, tmp_path: Path) -> None:

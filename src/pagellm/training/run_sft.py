@@ -47,13 +47,16 @@ def supervised_stages(job: Job, net: PolicyNet) -> Iterator[Step]:
 
     A stage that is done has left its weights in the folder; `clear_stages` removes them once the policy is saved.
     """
+    refreshed = job.config.sft.refresh != "off"
+    if refreshed and _load_stage(job, net, "refresh"):  # the last first: an earlier one would cut off the later one's metrics
+        return
     if not _load_stage(job, net, "head"):
         if not _load_stage(job, net, "lm"):
             yield from _language_model(job, net, "lm", job.schedule.first)
             _save_stage(job, net, "lm")
         yield from _head(job, net)
         _save_stage(job, net, "head")
-    if job.config.sft.refresh != "off" and not _load_stage(job, net, "refresh"):
+    if refreshed:
         net.reset(job.config.seed)  # the evidence head stays: no gradient reaches it here
         yield from _language_model(job, net, "refresh", job.schedule.refresh)
         _save_stage(job, net, "refresh")
