@@ -24,7 +24,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -36,16 +37,33 @@ from harness import Comparison, compare, main, smoke
 from plain_grpo import Plain, Sizes
 from rl_logprobs import without_page_evidence
 
-ITEMS, PROMPT, TARGET, LR = 1_000, 128, 5.0, 1e-5
-CONTEXTS, GROUP, SLOTS = (2, 3, 5) if smoke() else (8, 8, 20)
-OPENING, END, PADDING = SPECIAL = (ITEMS - 1, ITEMS - 2, ITEMS - 3)
+TARGET, LR = 5.0, 1e-5
 VALUES, GRADIENTS = (
     1e-4,
     1e-4,
 )  # largest differences: of log-probabilities and loss, and relative to each weight's largest gradient
 
 
-def plain_policy() -> Any:
+@dataclass(frozen=True)
+class Shape:
+    """How much one step writes and reads."""
+
+    items: int = 1_000
+    prompt: int = 128  # tokens
+    contexts: int = 8
+    group: int = 8  # pages a context
+    slots: int = 20
+
+    @property
+    def special(self) -> tuple[int, int, int]:
+        """The items that open a page, end it and pad it for a language model; ordinary items to us."""
+        return self.items - 1, self.items - 2, self.items - 3
+
+
+SHAPE = Shape(contexts=2, group=3, slots=5) if smoke() else Shape()
+
+
+def plain_policy(shape: Shape = SHAPE) -> Any:
     """A `PolicyNet` whose logits are those of a language model of the items: item vectors in and out, and nothing else."""
     import torch
 
@@ -54,28 +72,30 @@ def plain_policy() -> Any:
     from pagellm.models.policy import PolicyNet
 
     torch.manual_seed(0)
-    content = np.random.default_rng(0).normal(size=(ITEMS, 16)).astype(np.float32) / 4
+    content = np.random.default_rng(0).normal(size=(shape.items, 16)).astype(np.float32) / 4
     net = PolicyNet(ModelConfig(layers=2, dims=128, heads=4, ffn_dims=352), content, 20).eval()
-    net.page_evidence.attach(likeness_of(shop(ITEMS), content, 0.6))
+    net.page_evidence.attach(likeness_of(shop(shape.items), content, 0.6))
     with torch.no_grad():
         for weight in (net.project.weight, net.evidence.scale, net.gaps.weight, net.rows.weight, net.actions.weight):
             weight.zero_()
         net.ids.weight.normal_(std=0.03)
-        net.ids.weight[OPENING] = 0  # as the token that opens a page, and as those that open baskets, whose vectors are zero
+        net.ids.weight[shape.special[0]] = (
+            0  # as the token that opens a page, and as those that open baskets, whose vectors are zero
+        )
         torch.nn.init.eye_(net.page_head.weight)
     return net
 
 
-def twin(net: Any) -> Any:
+def twin(net: Any, shape: Shape = SHAPE) -> Any:
     """The same weights as a `LlamaForCausalLM` whose tokens are the items."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
     from pagellm.models.llama_weights import llama_settings, to_llama_state
 
-    tokens = {"bos_token_id": None, "eos_token_id": END, "pad_token_id": PADDING}
+    tokens = {"bos_token_id": None, "eos_token_id": shape.special[1], "pad_token_id": shape.special[2]}
     llama = LlamaForCausalLM(
-        LlamaConfig(**llama_settings(net.backbone.shape), vocab_size=ITEMS, tie_word_embeddings=True, **tokens)
+        LlamaConfig(**llama_settings(net.backbone.shape), vocab_size=shape.items, tie_word_embeddings=True, **tokens)
     )
     with torch.no_grad():
         llama.model.load_state_dict(to_llama_state(net.backbone.state_dict()), strict=False)
@@ -84,9 +104,17 @@ def twin(net: Any) -> Any:
 
 
 class Ours:
-    """Iterations of `ppo`, one a call."""
+    """Iterations of `ppo`, one a call, on pages that `reward` gives a number each. `settings` are those of `PPOConfig` that differ."""
 
-    def __init__(self, net: Any, worth: np.ndarray, candidates: int) -> None:
+    def __init__(
+        self,
+        net: Any,
+        reward: Callable[[np.ndarray], np.ndarray],
+        candidates: int,
+        shape: Shape = SHAPE,
+        seed: int = 0,
+        **settings: Any,
+    ) -> None:
         from pagellm.config import PPOConfig
         from pagellm.data.contexts import contexts_at
         from pagellm.layout.compiled import compile_layout
@@ -97,65 +125,97 @@ class Ours:
         from pagellm.training.rollouts import Asked, Desk
 
         rng = np.random.default_rng(1)
-        config = PPOConfig(
-            algorithm="grpo", learn="all", iterations=100_000, contexts=CONTEXTS, group=GROUP, candidates=candidates,
-            temperature=1.0, ppo_epochs=1, minibatch=CONTEXTS, lr=LR, context_lr=LR, clip=1e9, kl_coef=0.0, kl_target=0.0,
-        )  # fmt: skip
-        contexts = contexts_at(one_basket_each(rng), np.arange(CONTEXTS, dtype=np.int32), np.full(CONTEXTS, int(1.6e9)))
-        pool = np.stack([np.sort(rng.choice(ITEMS, candidates, replace=False)) for _ in range(CONTEXTS)]).astype(np.int32)
-        asked = Asked(contexts, pool, np.zeros((CONTEXTS, candidates, 20), np.float32))
-        desk = Desk(compile_layout(Layout.single_row(SLOTS), shop(ITEMS), 0), PROMPT)
-        self.prompts = encode(contexts, PROMPT)
-        learner = Learner.start(net, net, config, 0)
-        self.steps = ppo(learner, lambda step: asked, lambda pages: worth[pages.items].sum(1), config, desk, 0)
+        count, items = shape.contexts, shape.items
+        same: dict[str, Any] = {
+            "algorithm": "grpo", "learn": "all", "iterations": 100_000, "contexts": count, "group": shape.group, "temperature": 1.0,
+            "candidates": candidates, "ppo_epochs": 1, "minibatch": count, "lr": LR, "context_lr": LR, "clip": 1e9, "kl_coef": 0.0,
+            "kl_target": 0.0,
+        }  # fmt: skip
+        config = PPOConfig(**(same | settings))
+        contexts = contexts_at(one_basket_each(rng, shape), np.arange(count, dtype=np.int32), np.full(count, int(1.6e9)))
+        pool = np.stack([np.sort(rng.choice(items, candidates, replace=False)) for _ in range(count)]).astype(np.int32)
+        self.asked = Asked(contexts, pool, np.zeros((count, candidates, 20), np.float32))
+        self.desk = Desk(compile_layout(Layout.single_row(shape.slots), shop(items), 0), shape.prompt)
+        self.prompts = encode(contexts, shape.prompt)
+        self.net, learner = net, Learner.start(net, net, config, seed)
+        self.steps = ppo(learner, lambda step: self.asked, lambda pages: reward(pages.items), config, self.desk, seed)
 
     def __call__(self) -> Any:
         """Statistics of one more step."""
         return next(self.steps)
 
 
-def one_basket_each(rng: np.random.Generator) -> Any:
-    """A log in which each user's one basket and the tokens around it make a prompt of PROMPT tokens."""
+def one_basket_each(rng: np.random.Generator, shape: Shape) -> Any:
+    """A log in which each user's one basket and the tokens around it make a prompt of `shape.prompt` tokens."""
     from pagellm.types import Event, Interactions
 
-    each = PROMPT - 2
-    events = CONTEXTS * each
-    user, missing = np.repeat(np.arange(CONTEXTS, dtype=np.int32), each), np.full(events, np.nan, np.float32)
-    item = np.concatenate([np.sort(rng.choice(ITEMS - 3, each, replace=False)) for _ in range(CONTEXTS)]).astype(np.int32)
-    event, names = np.full(events, Event.INTERACTION, np.int8), np.array([f"u{u}" for u in range(CONTEXTS)])
+    each, count = shape.prompt - 2, shape.contexts
+    events = count * each
+    user, missing = np.repeat(np.arange(count, dtype=np.int32), each), np.full(events, np.nan, np.float32)
+    item = np.concatenate([np.sort(rng.choice(shape.items - 3, each, replace=False)) for _ in range(count)]).astype(np.int32)
+    event, names = np.full(events, Event.INTERACTION, np.int8), np.array([f"u{u}" for u in range(count)])
     return Interactions(user, item, np.full(events, int(1.5e9)), np.zeros(events, np.int32), event, missing, missing, names)
 
 
-class Trl:
-    """TRL's trainer in another process; `cpu` counts the seconds that it has worked."""
+def tokens_of(prompts: Any, shape: Shape) -> np.ndarray:
+    """[context, token] our prompts as a language model of the items reads them: whatever is no item opens a page."""
+    tokens = np.where(prompts.items < 0, shape.special[0], prompts.items)
+    return np.concatenate([tokens, np.full((len(tokens), 1), shape.special[0])], 1)
 
-    def __init__(self, python: str, folder: Path, llama: Any, tokens: np.ndarray, worth: np.ndarray) -> None:
-        self.cpu, self.folder = 0.0, folder
-        llama.save_pretrained(folder / "llama")
-        np.savez(folder / "step.npz", prompts=tokens, worth=worth, special=SPECIAL, slots=SLOTS, group=GROUP, lr=LR)
-        code = f"import trl_worker; trl_worker.work({str(folder)!r})"
+
+class TrlProcess:
+    """A process of TRL's environment, which serves one training after the other."""
+
+    def __init__(self, python: str) -> None:
         env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | {"HF_HUB_OFFLINE": "1"}
-        pipe = subprocess.PIPE
+        code, pipe = "import trl_worker; trl_worker.work()", subprocess.PIPE
         self._worker = subprocess.Popen(
             [python, "-c", code], cwd=Path(__file__).parent, stdin=pipe, stdout=pipe, text=True, env=env
         )
-        self.versions = self._answer()
+        self.versions: dict[str, Any] = {}  # known once a training has begun
+
+    def ask(self, line: str) -> dict[str, Any]:
+        """The answer to one request, see `trl_worker`."""
+        self._worker.stdin.write(f"{line}\n")  # type: ignore[union-attr]
+        self._worker.stdin.flush()  # type: ignore[union-attr]
+        answer = self._worker.stdout.readline()  # type: ignore[union-attr]
+        if not answer:
+            raise RuntimeError("TRL's process ended; what it wrote to standard error says why.")
+        return dict(json.loads(answer))
+
+
+class Trl:
+    """A training of TRL; `cpu` counts the seconds that it has worked."""
+
+    def __init__(self, process: TrlProcess, folder: Path, llama: Any, given: dict[str, Any], shape: Shape = SHAPE) -> None:
+        """`given` are prompts, what a page is worth, and settings that differ from a step's: see `trl_worker`."""
+        self.cpu, self.folder, self._process = 0.0, folder, process
+        llama.save_pretrained(folder / "llama")
+        told = {"special": shape.special, "slots": shape.slots, "group": shape.group, "items": shape.items, "lr": LR}
+        np.savez(folder / "step.npz", **(told | given))
+        process.versions = process.ask(f"begin {folder}")
 
     def __call__(self) -> dict[str, np.ndarray]:
         """One more step; returns what the first one did."""
-        self._worker.stdin.write("step\n")  # type: ignore[union-attr]
-        self._worker.stdin.flush()  # type: ignore[union-attr]
-        self.cpu += self._answer()["cpu"]
+        self.step()
         return dict(np.load(self.folder / "first.npz"))
 
-    def _answer(self) -> dict[str, Any]:
-        line = self._worker.stdout.readline()  # type: ignore[union-attr]
-        if not line:
-            raise RuntimeError("TRL's process ended; what it wrote to standard error says why.")
-        return dict(json.loads(line))
+    def step(self) -> float:
+        """One more step; returns its CPU seconds."""
+        took = float(self._process.ask("step")["cpu"])
+        self.cpu += took
+        return took
+
+    def fresh(self, pages: int) -> np.ndarray:
+        """Pages [page, slot], so many for each context, that the model writes as it is now; no time counts."""
+        return np.load(self.folder / str(self._process.ask(f"fresh {pages}")["written"]))
+
+    def stop(self) -> None:
+        """Ends the training; the process serves the next."""
+        self._process.ask("stop")
 
 
-def first_step_agrees(net: Any, prompts: Any, first: dict[str, np.ndarray]) -> float:
+def first_step_agrees(net: Any, prompts: Any, first: dict[str, np.ndarray], shape: Shape = SHAPE) -> float:
     """The largest difference of log-probabilities on the pages of a peer's first step; loss and gradients have bounds of their own."""
     import torch
 
@@ -163,15 +223,15 @@ def first_step_agrees(net: Any, prompts: Any, first: dict[str, np.ndarray]) -> f
     from pagellm.models.whole_pages import WrittenPages, distributions, logprobs_of, page_logits
     from pagellm.training.losses import clipped_policy_loss
 
-    pages = torch.from_numpy(first["pages"]).view(CONTEXTS, GROUP, SLOTS)
+    pages = torch.from_numpy(first["pages"]).view(shape.contexts, shape.group, shape.slots)
     items, codes, lengths = (torch.from_numpy(a) for a in (prompts.items, prompts.codes, prompts.lengths))
-    pool, evidence = torch.arange(ITEMS).expand(CONTEXTS, -1), torch.zeros(CONTEXTS, ITEMS, 20)
-    allowed = torch.ones(*pages.shape, ITEMS, dtype=torch.bool)
+    pool, evidence = torch.arange(shape.items).expand(shape.contexts, -1), torch.zeros(shape.contexts, shape.items, 20)
+    allowed = torch.ones(*pages.shape, shape.items, dtype=torch.bool)
     given = WrittenPages(items, codes, lengths, pool, evidence, pages, torch.zeros_like(pages), allowed, None, ())
     net = copy.deepcopy(net).requires_grad_(True)
     logits = page_logits(net, given)
     told = logprobs_of(distributions(logits, given, 1.0), logits, given, 1.0)
-    advantages = torch.from_numpy(first["advantages"]).float().view(CONTEXTS, GROUP, 1).expand_as(told)
+    advantages = torch.from_numpy(first["advantages"]).float().view(shape.contexts, shape.group, 1).expand_as(told)
     loss, _ = clipped_policy_loss(told, told.detach(), advantages, given.free, 0.2)
     loss.backward()
     off = float((told.detach().flatten(0, 1) - torch.from_numpy(first["logprobs"])).abs().max())
@@ -188,25 +248,26 @@ def first_step_agrees(net: Any, prompts: Any, first: dict[str, np.ndarray]) -> f
 
 def comparisons() -> Sequence[Comparison]:
     net = plain_policy()
-    worth = np.random.default_rng(2).normal(size=ITEMS).astype(np.float32)
+    worth = np.random.default_rng(2).normal(size=SHAPE.items).astype(np.float32)
     bare = without_page_evidence(net)
-    same_model = Ours(copy.deepcopy(bare), worth, ITEMS)
-    shipped = Ours(copy.deepcopy(net), worth, 100)
-    tokens = np.where(same_model.prompts.items < 0, OPENING, same_model.prompts.items)
-    tokens = np.concatenate([tokens, np.full((CONTEXTS, 1), OPENING)], 1)
-    peers: dict[str, Any] = {"plain Hugging Face": Plain(twin(net), tokens, worth, Sizes(GROUP, SLOTS, SPECIAL, LR))}
+    same_model = Ours(copy.deepcopy(bare), lambda items: worth[items].sum(1), SHAPE.items)
+    shipped = Ours(copy.deepcopy(net), lambda items: worth[items].sum(1), 100)
+    tokens = tokens_of(same_model.prompts, SHAPE)
+    sizes = Sizes(SHAPE.group, SHAPE.slots, SHAPE.special, LR)
+    peers: dict[str, Any] = {"plain Hugging Face": Plain(twin(net), tokens, worth, sizes)}
     notes = {
-        "contexts": CONTEXTS,
-        "pages a context": GROUP,
-        "prompt": PROMPT,
-        "slots": SLOTS,
-        "items": ITEMS,
+        "contexts": SHAPE.contexts,
+        "pages a context": SHAPE.group,
+        "prompt": SHAPE.prompt,
+        "slots": SHAPE.slots,
+        "items": SHAPE.items,
     }
     with tempfile.TemporaryDirectory() as folder:
         python = os.environ.get("PAGELLM_TRL_PYTHON")
         if python:
-            peers["TRL GRPOTrainer"] = trl = Trl(python, Path(folder), twin(net), tokens, worth)
-            notes |= {f"{name} of TRL's process": version for name, version in trl.versions.items()}
+            process = TrlProcess(python)
+            peers["TRL GRPOTrainer"] = Trl(process, Path(folder), twin(net), {"prompts": tokens, "worth": worth})
+            notes |= {f"{name} of TRL's process": version for name, version in process.versions.items()}
         else:
             notes["TRL"] = "not measured: PAGELLM_TRL_PYTHON is not set"
 

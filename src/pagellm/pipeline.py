@@ -72,6 +72,7 @@ def train_run(
     """
     from pagellm.data.content import content_vectors
     from pagellm.data.readers import read_log
+    from pagellm.data.whole_files import remove, remove_asides
     from pagellm.models.run import (
         POLICY,
         PPO,
@@ -82,6 +83,7 @@ def train_run(
         make_net,
         make_run_split,
         make_schedule,
+        only_begun,
         open_run,
         run_layout,
         save_inputs,
@@ -102,18 +104,20 @@ def train_run(
         raise UsageError(f"The folder {folder} already holds a finished run. Name another with --run, or go on with it: --resume")
     last = {"sft": POLICY, "reward": REWARD, "ppo": PPO}[until]
     if done and (folder / last).exists():
+        remove(folder / CHECKPOINT)  # all that may be missing of an end
         tell(f"{folder} is already finished: nothing to do.")
         return
-    begun = resume and (folder / "config.json").exists()
-    if not begun and folder.exists() and any(folder.iterdir()):
+    begun = resume and (folder / "data.json").exists()
+    if not begun and folder.exists() and not (resume and only_begun(folder)) and any(folder.iterdir()):
         raise UsageError(f"The folder {folder} is not empty. Add --resume to go on with the run in it, or name another folder.")
     log = read_log(data)
     tell(f"Data: {log.name}: {len(log.catalog):,} items, {log.interactions.users:,} users, {len(log.interactions):,} events")
     if begun:
         check_same(folder, config, data_facts(log))
     set_threads(config)
+    remove_asides(folder)
     if done:  # it goes on, so until its end it is none that can be loaded
-        (folder / MANIFEST).unlink()
+        remove(folder / MANIFEST)
     if begun:
         write_json(folder / "config.json", config.model_dump(mode="json"))  # what is to come may have other settings
     if not (folder / POLICY).exists():
@@ -145,7 +149,7 @@ def train_run(
             finish(folder)  # so are policy and rewards
             raise
     finish(folder)
-    (folder / CHECKPOINT).unlink(missing_ok=True)
+    remove(folder / CHECKPOINT)
 
 
 def finished(folder: Path) -> bool:

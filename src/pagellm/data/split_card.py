@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 import numpy as np
 
+from pagellm.data.whole_files import write_bytes
 from pagellm.types import I64, Bool, Contexts, Interactions
 
 CORE = 5
@@ -80,6 +80,4 @@ def leak_note(log: Interactions, until_valid: Bool, end: I64) -> dict[str, objec
 
 def save_card(card: dict[str, object], path: Path) -> None:
     """Writes the card as JSON: whole or not at all."""
-    part = path.with_name(path.name + ".part")
-    part.write_text(json.dumps(card, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-    os.replace(part, path)
+    write_bytes(path, (json.dumps(card, indent=2, sort_keys=True) + "\n").encode())

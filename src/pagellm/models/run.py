@@ -35,6 +35,7 @@ from pagellm.data.evidence import GROUPS, IMPRESSIONS, NAMES, Evidence, build_ev
 from pagellm.data.likeness import Likeness, likeness_of
 from pagellm.data.log import Log
 from pagellm.data.splits import Split, make_split
+from pagellm.data.whole_files import aside_of, refusals, remove, write_bytes
 from pagellm.errors import RunError, UsageError
 from pagellm.layout.spec import Layout
 from pagellm.models.huggingface import HuggingFaceBackbone, pretrained_policy, stored_policy
@@ -55,7 +56,6 @@ from pagellm.models.storage import (
     check_manifest,
     read_json,
     read_tensors,
-    write_bytes,
     write_json,
     write_manifest,
     write_tensors,
@@ -128,8 +128,9 @@ def data_facts(log: Log) -> dict[str, Any]:
 
 def save_inputs(folder: Path, config: RunConfig, log: Log, split: Split, content: F32) -> None:
     """Writes what is known before training."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / MANIFEST).unlink(missing_ok=True)
+    with refusals(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    remove(folder / MANIFEST)
     write_json(folder / "config.json", config.model_dump(mode="json"))
     write_json(folder / "card.json", split.card)
     write_json(folder / "data.json", data_facts(log) | {"evidence": list(evidence_groups(log, split, config))})
@@ -142,6 +143,14 @@ def save_inputs(folder: Path, config: RunConfig, log: Log, split: Split, content
         write_bytes(folder / SLOTS, as_parquet(slots_frame(log.impressions)))
     if log.layout is not None:
         write_bytes(folder / LAYOUT, log.layout.read_bytes())
+
+
+def only_begun(folder: Path) -> bool:
+    """Whether all that a folder holds is what `save_inputs` writes before data.json, from which on there is something to go on with."""
+    first = ("config.json", "card.json")
+    return all(
+        path.name in {*first, *(aside_of(folder / name).name for name in (*first, "data.json"))} for path in folder.iterdir()
+    )
 
 
 def save_policy(folder: Path, net: PolicyNet) -> None:

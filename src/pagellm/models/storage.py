@@ -1,11 +1,9 @@
-"""Files that are whole or not there: written aside, synced, renamed. Knows bytes and tensors, nothing of what they mean."""
+"""Tensors, JSON and manifests in a run folder, each file whole or not there. Knows nothing of what they mean."""
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -14,43 +12,13 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
+from pagellm.data.whole_files import write_bytes
 from pagellm.errors import RunError
 
 MANIFEST = "manifest.json"
 """Names every file of a finished run with its hash; without it a run is not finished."""
 
 _LONGEST_NAME = 100  # of a file in a manifest; beyond it file systems raise errors of their own
-
-
-def write_bytes(path: Path, content: bytes) -> None:
-    """Replaces the file in one step: a crash leaves the old content or the new, never a part of either.
-
-    Raises RunError where the disk refuses (full, read-only, broken).
-    """
-    aside = path.with_name(f".{path.name}.part")
-    try:
-        with open(aside, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(aside, path)
-        _sync_folder(path.parent)
-    except OSError as problem:
-        with contextlib.suppress(OSError):
-            aside.unlink(missing_ok=True)
-        raise RunError(
-            f"The file {path} cannot be written ({problem.strerror or problem}). The file there is whole, old or new. Make room or "
-            "give write access, then go on with --resume."
-        ) from problem
-
-
-def _sync_folder(folder: Path) -> None:
-    """Makes a rename in this folder last."""
-    opened = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(opened)
-    finally:
-        os.close(opened)
 
 
 def write_json(path: Path, content: Any) -> None:

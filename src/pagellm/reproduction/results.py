@@ -16,8 +16,9 @@ from typing import Any
 import polars as pl
 
 from pagellm import __version__
+from pagellm.data.whole_files import write_bytes
 from pagellm.models.run_tables import as_parquet
-from pagellm.models.storage import read_json, write_bytes, write_json
+from pagellm.models.storage import read_json, write_json
 from pagellm.reporting.ablation import AblationPage, Frontier, ablation_html
 from pagellm.reproduction.arms import learned_arms
 from pagellm.reproduction.claims import REPEATED, RERANKED, Finding, findings

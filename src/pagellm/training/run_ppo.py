@@ -8,7 +8,6 @@ killed anywhere and resumed ends with the same bits. Yields `Stats` an iteration
 from __future__ import annotations
 
 import copy
-import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -29,12 +28,12 @@ from pagellm.models.storage import write_json
 from pagellm.training.canary import Canary, canary_contexts
 from pagellm.training.later_feedback import LaterFeedback
 from pagellm.training.learner import Learner, NotFiniteError
+from pagellm.training.metrics_log import MetricsLog, cut, length_of
 from pagellm.training.pair_sources import known_since
 from pagellm.training.ppo import Stats, ppo
 from pagellm.training.ppo_checkpoint import CHECKPOINT, Progress, load_progress, save_progress, trained_weights
 from pagellm.training.rollouts import Asked, Desk, ask
 from pagellm.training.run_rewards import reward_window
-from pagellm.training.run_sft import metrics_line
 from pagellm.training.slot_rewards import Mixed
 from pagellm.training.watch import Watch
 from pagellm.types import Contexts, PageBatch, PageReward
@@ -53,22 +52,20 @@ def learn_pages(run: Run, layout: Layout, tell: Callable[[str], None]) -> Iterat
     path, metrics = run.folder / CHECKPOINT, run.folder / METRICS
     if path.exists():
         load_progress(path, progress, config.ppo)
-        if metrics.exists():
-            os.truncate(metrics, progress.metrics_bytes)
+        cut(metrics, progress.metrics_bytes)
     else:
         stage.look(0.0, 0.0)
-        progress.metrics_bytes = metrics.stat().st_size if metrics.exists() else 0
+        progress.metrics_bytes = length_of(metrics)
         save_progress(path, progress)
     saved_at = time.monotonic()
-    with open(metrics, "ab") as file:
+    with MetricsLog(metrics) as file:
         for stats in stage.iterations():
-            file.write(metrics_line(stats))
+            file.write(stats)
             progress.watch.count(stats)
             if stats.step % config.ppo.canary_every == 0 or stats.step == stats.steps or progress.watch.stopped:
                 stage.look(stats.kl, stats.reward)
             if time.monotonic() - saved_at >= config.sft.checkpoint_s:
-                file.flush()
-                progress.metrics_bytes = file.tell()
+                progress.metrics_bytes = file.saved()
                 save_progress(path, progress)
                 saved_at = time.monotonic()
             yield stats

@@ -21,6 +21,7 @@ from pagellm.data.preferences.mining import MiningReport
 from pagellm.data.preferences.pairs import Family, Pairs, write_pairs
 from pagellm.data.preferences.situations import logged_contexts
 from pagellm.data.splits import Split
+from pagellm.data.whole_files import remove, write_bytes
 from pagellm.errors import DataError
 from pagellm.models.composer import PolicyRanker
 from pagellm.models.multi_grained import RewardModel
@@ -28,11 +29,10 @@ from pagellm.models.page_inputs import PageReader
 from pagellm.models.reward import RewardNet
 from pagellm.models.reward_files import RewardFacts, made_with, write_rewards
 from pagellm.models.run import LAYOUT, METRICS, PAIRS, REWARD, REWARD_FACTS, Run, make_schedule, run_layout
-from pagellm.models.storage import write_bytes
+from pagellm.training.metrics_log import MetricsLog
 from pagellm.training.own_pages import measure_spread, own_pages, whitened
 from pagellm.training.pair_sources import Found, PairSource, known_since, mine_source, policy_candidates
 from pagellm.training.reward_modeling import Engagement, calibrate, fit_rewards, pair_table
-from pagellm.training.run_sft import metrics_line
 from pagellm.training.sft import Step
 from pagellm.types import NO_ITEM
 
@@ -60,9 +60,9 @@ def learn_rewards(run: Run, tell: Callable[[str], None]) -> Iterator[Step]:
     net = RewardNet(config.reward, config.split.repeats, len(reader.columns))
     metrics = run.folder / METRICS
     write_bytes(metrics, _before_rewards(metrics.read_bytes() if metrics.exists() else b""))
-    with open(metrics, "ab") as file:
+    with MetricsLog(metrics) as file:
         for step in fit_rewards(net, table, config.reward, config.seed):
-            file.write(metrics_line(step))
+            file.write(step)
             yield step
     net.eval()
     for name in calibrate(net, engagement_of(run, source, found, reader)):
@@ -111,7 +111,7 @@ def _drawn(pairs: Pairs, most: int, seed: int) -> Pairs:
 def drop_rewards(folder: Path) -> None:
     """Removes what an attempt that failed has left, so that the run is again one of its policy alone."""
     for name in (PAIRS, REWARD_FACTS, REWARD):
-        (folder / name).unlink(missing_ok=True)
+        remove(folder / name)
 
 
 def _before_rewards(metrics: bytes) -> bytes:

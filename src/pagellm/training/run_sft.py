@@ -7,29 +7,25 @@ that precedes the test. Writes into the run folder; yields a `Step` a gradient s
 
 from __future__ import annotations
 
-import json
-import os
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pagellm.config import RunConfig
 from pagellm.data.evidence import Evidence
 from pagellm.data.splits import Split
+from pagellm.data.whole_files import remove
 from pagellm.models.codec import reading_spans
 from pagellm.models.policy import PolicyNet
 from pagellm.models.run import METRICS, Schedule
 from pagellm.models.storage import read_tensors, write_tensors
 from pagellm.training.checkpoint import Mark, load_fit, read_mark, save_fit
+from pagellm.training.metrics_log import MetricsLog, cut, length_of
 from pagellm.training.sft import Step, fit_head, fit_language_model, head_examples, language_model_state
 from pagellm.types import Bool, Contexts
-
-if TYPE_CHECKING:
-    from pagellm.training.ppo import Stats
 
 CHECKPOINT = "checkpoint.safetensors"
 STAGES = ("lm", "head", "refresh")
@@ -51,13 +47,16 @@ def supervised_stages(job: Job, net: PolicyNet) -> Iterator[Step]:
 
     A stage that is done has left its weights in the folder; `clear_stages` removes them once the policy is saved.
     """
+    refreshed = job.config.sft.refresh != "off"
+    if refreshed and _load_stage(job, net, "refresh"):  # the last first: an earlier one would cut off the later one's metrics
+        return
     if not _load_stage(job, net, "head"):
         if not _load_stage(job, net, "lm"):
             yield from _language_model(job, net, "lm", job.schedule.first)
             _save_stage(job, net, "lm")
         yield from _head(job, net)
         _save_stage(job, net, "head")
-    if job.config.sft.refresh != "off" and not _load_stage(job, net, "refresh"):
+    if refreshed:
         net.reset(job.config.seed)  # the evidence head stays: no gradient reaches it here
         yield from _language_model(job, net, "refresh", job.schedule.refresh)
         _save_stage(job, net, "refresh")
@@ -66,7 +65,7 @@ def supervised_stages(job: Job, net: PolicyNet) -> Iterator[Step]:
 def clear_stages(folder: Path) -> None:
     """Removes what only resuming needs."""
     for path in (folder / CHECKPOINT, *(stage_file(folder, stage) for stage in STAGES)):
-        path.unlink(missing_ok=True)
+        remove(path)
 
 
 def newest_contexts(contexts: Contexts, most: int) -> Contexts:
@@ -80,15 +79,16 @@ def _language_model(job: Job, net: PolicyNet, stage: str, known: Bool) -> Iterat
     state = language_model_state(net, config.sft)
     if read_stage(path) == stage:
         mark = load_fit(path, net, state)
-        _cut(job.folder / METRICS, mark.metrics_bytes)
+        cut(job.folder / METRICS, mark.metrics_bytes)
+    elif stage == STAGES[0]:
+        cut(job.folder / METRICS, 0)  # lines of an attempt that ended before its first checkpoint
     spans = reading_spans(job.split.log, known, config.model.max_history)
     saved_at = time.monotonic()
-    with open(job.folder / METRICS, "ab") as metrics:
+    with MetricsLog(job.folder / METRICS) as metrics:
         for step in fit_language_model(net, spans, config.sft, config.model.max_history, config.seed, state, stage):
-            metrics.write(metrics_line(step))
+            metrics.write(step)
             if step.step < step.steps and time.monotonic() - saved_at >= config.sft.checkpoint_s:
-                metrics.flush()
-                save_fit(path, net, state, Mark(stage, state.step, metrics.tell()))
+                save_fit(path, net, state, Mark(stage, state.step, metrics.saved()))
                 saved_at = time.monotonic()
             yield step
 
@@ -102,16 +102,16 @@ def fit_evidence_head(net: PolicyNet, config: RunConfig, contexts: Contexts, evi
 
 
 def _head(job: Job, net: PolicyNet) -> Iterator[Step]:
-    with open(job.folder / METRICS, "ab") as metrics:
+    with MetricsLog(job.folder / METRICS) as metrics:
         for step in fit_evidence_head(net, job.config, job.schedule.head, job.evidence):
-            metrics.write(metrics_line(step))
+            metrics.write(step)
             yield step
 
 
 def _save_stage(job: Job, net: PolicyNet, stage: str) -> None:
-    notes = {"metrics_bytes": str((job.folder / METRICS).stat().st_size)}
+    notes = {"metrics_bytes": str(length_of(job.folder / METRICS))}
     write_tensors(stage_file(job.folder, stage), dict(net.state_dict()), notes)
-    (job.folder / CHECKPOINT).unlink(missing_ok=True)
+    remove(job.folder / CHECKPOINT)
 
 
 def _load_stage(job: Job, net: PolicyNet, stage: str) -> bool:
@@ -121,8 +121,9 @@ def _load_stage(job: Job, net: PolicyNet, stage: str) -> bool:
         return False
     weights, notes = read_tensors(path)
     net.load_state_dict(weights)
-    if read_stage(job.folder / CHECKPOINT) is None:  # else the fit that goes on knows the length
-        _cut(job.folder / METRICS, int(notes["metrics_bytes"]))
+    later = STAGES[STAGES.index(stage) + 1 :]
+    if read_stage(job.folder / CHECKPOINT) not in later:  # else that fit goes on and knows the length
+        cut(job.folder / METRICS, int(notes["metrics_bytes"]))
     return True
 
 
@@ -134,13 +135,3 @@ def read_stage(checkpoint: Path) -> str | None:
 def stage_file(folder: Path, stage: str) -> Path:
     """Where the weights of a stage that is done lie until the run is finished."""
     return folder / f"stage-{stage}.safetensors"
-
-
-def _cut(path: Path, length: int) -> None:
-    if path.exists():
-        os.truncate(path, length)
-
-
-def metrics_line(step: Step | Stats) -> bytes:
-    """A step, or the record of an iteration, as a line of the metrics file."""
-    return (json.dumps(asdict(step)) + "\n").encode()

@@ -27,6 +27,7 @@ from pagellm.data.preferences.pairs import (
     pair_table,
 )
 from pagellm.data.spill import Spill, buckets_of
+from pagellm.data.whole_files import aside_of, put_in_place
 from pagellm.types import U64
 
 _CAPS: dict[str, pl.DataType] = {"key": pl.Int64(), "lot": pl.UInt64(), "part": pl.Int32(), "row": pl.Int32()}
@@ -73,9 +74,9 @@ class PairParts:
             sums.add(table)
             files.append(self._scratch / f"pairs-{part:06}.parquet")
             table.write_parquet(files[-1], compression="zstd")
-        aside = path.with_name(f".{path.name}.part")
+        aside = aside_of(path)
         pl.scan_parquet(files, glob=False).sink_parquet(aside, compression="zstd", metadata=notes_as_metadata(notes))
-        aside.replace(path)
+        put_in_place(aside, path)
         for file in files:
             file.unlink()
         self._table.close()

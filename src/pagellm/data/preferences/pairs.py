@@ -6,6 +6,7 @@ made nor who learns from them.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from enum import IntEnum
@@ -17,6 +18,7 @@ import polars as pl
 
 from pagellm.catalog import Catalog
 from pagellm.data.lots import draw_lots, first_by_lot
+from pagellm.data.whole_files import write_bytes
 from pagellm.errors import DataError
 from pagellm.types import F32, I8, I16, I32, I64, NO_ITEM, U64, Bool, Contexts, Event
 
@@ -177,10 +179,9 @@ def write_pairs(
 
     `notes` go into the file's metadata. The file appears whole or not at all.
     """
-    aside = path.with_name(f".{path.name}.part")
-    table = pair_table(pairs, catalog, user_ids, page_ids)
-    table.write_parquet(aside, compression="zstd", metadata=notes_as_metadata(notes or {}))
-    aside.replace(path)
+    table, buffer = pair_table(pairs, catalog, user_ids, page_ids), io.BytesIO()
+    table.write_parquet(buffer, compression="zstd", metadata=notes_as_metadata(notes or {}))
+    write_bytes(path, buffer.getvalue())
 
 
 def notes_as_metadata(notes: dict[str, str]) -> dict[str, str]:
