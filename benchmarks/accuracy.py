@@ -46,8 +46,9 @@ LM = "lm.safetensors"  # the language model that the evidence head was fitted on
 
 def one_seed(data: Path, folder: Path, seed: int, settings: list[str], against: list[str]) -> dict[str, Any]:
     """Trains and judges one seed; per-user values [user] of each method and metric, and the seconds that training took."""
+    from pagellm.comparing import evaluate_run
     from pagellm.config import resolve
-    from pagellm.pipeline import evaluate_run, finished, train_run
+    from pagellm.pipeline import finished, train_run
     from pagellm.training.run_sft import stage_file
 
     if (folder / "values.json").exists():

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from pagellm.comparing import evaluate_run
 from pagellm.composition import Composed, compose_for, make_context
 from pagellm.data.readers import check_log
 from pagellm.evaluation.protocol import Comparison
@@ -21,7 +22,7 @@ from pagellm.models.composer import LanguagePolicy
 from pagellm.models.policy import PolicyNet
 from pagellm.models.run import METRICS, PPO_FACTS, Run, load_run, run_layout
 from pagellm.models.storage import read_json
-from pagellm.pipeline import evaluate_run, stage_config, train_run
+from pagellm.pipeline import stage_config, train_run
 from pagellm.reporting.preview import page_html
 from pagellm.reporting.report import RunReport, report_html
 from pagellm.rewarding.check import RewardCheck, check_rewards

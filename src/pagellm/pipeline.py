@@ -1,15 +1,14 @@
 """The stages in order: the table of contents of the project.
 
     read log → split → item vectors and evidence → policy (language model, evidence head) → preference pairs → page and item reward
-    → reinforcement learning → pages → comparison with baselines
+    → reinforcement learning → pages
 
 Each function is one stage or one sequence of stages as a command runs it; the command line only shows what they yield.
 """
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,11 +16,6 @@ from pagellm.config import RunConfig, resolve
 from pagellm.errors import DataError, PagellmError, RunError, UsageError
 
 if TYPE_CHECKING:
-    from pagellm.evaluation.page_metrics import ItemFacts
-    from pagellm.evaluation.pages.judge import PageComparison
-    from pagellm.evaluation.protocol import Comparison, Ranker
-    from pagellm.models.policy import PolicyNet
-    from pagellm.models.run import Run
     from pagellm.training.ppo import Stats
     from pagellm.training.sft import Step
 
@@ -183,118 +177,3 @@ def check_same(folder: Path, config: RunConfig, facts: dict[str, object]) -> Non
             f"The run {folder} was begun with other settings in: {', '.join(differing)}. Resume with the same --profile, --seed and "
             "--set, or start a new run in another folder."
         )
-
-
-def evaluate_run(folder: Path, against: Sequence[str], tell: Tell = print, seed: int = 0) -> Comparison:
-    """Judges a run's policy on the test part of its split beside baselines fitted on the same past.
-
-    The supervised policy stands beside one that reinforcement learning changed, asked for or not.
-    """
-    from pagellm.data.content import content_vectors, title_vectors
-    from pagellm.evaluation.lineup import Given, fit_lineup
-    from pagellm.evaluation.methods import CONTENT_DIMS
-    from pagellm.evaluation.page_metrics import item_facts
-    from pagellm.evaluation.protocol import compare
-    from pagellm.models.composer import PolicyRanker
-    from pagellm.models.run import load_run
-
-    run = load_run(folder)
-    set_threads(run.config)
-    if run.config.sft.refresh == "end":
-        raise RunError(
-            f"The run {folder} was refreshed to the end of its log, so it has learned from its own test part and cannot be judged "
-            "on it. Train one with --set sft.refresh=test, or judge this one on later data."
-        )
-    split, content, titles = run.split, content_vectors(run.catalog, CONTENT_DIMS), title_vectors(run.catalog)
-    past = split, content, titles, run.evidence, run.config.candidates, run.impressions
-    lineup = fit_lineup(
-        [name for name in against if name != "sft"], Given(*past, run.config.split.repeats, run.config.seed, tell)
-    )
-    policy = PolicyRanker(run, split.candidates_test, net=run.policy)
-    before = [] if run.tuned is None else [PolicyRanker(run, split.candidates_test, "sft")]
-    if "sft" in against and not before:
-        lineup.left_out["sft"] = "This run has learned no pages, so pagellm is its supervised policy."
-    tell("ranking for the test contexts")
-    facts = item_facts(run.catalog, content, titles, split.log, split.fit_until_test)
-    fitted = lineup.fitted.values()
-    comparison = compare(
-        [policy, *before, *(f.ranker for f in fitted)],
-        split.test,
-        split.candidates_test,
-        facts,
-        split=split.protocol,
-        cold_item_methods=[*(p.among(~split.candidates_test) for p in (policy, *before)), *(f.cold_items for f in fitted)],
-        seed=seed,
-        card={"split": split.card, **lineup.card(), "data": run.facts},
-    )
-    tell("composing pages for the test contexts")
-    nets = {p.name: p.net or run.net for p in (policy, *before)}
-    return dataclasses.replace(comparison, pages=_judged_pages(run, nets, [f.ranker for f in fitted], facts, seed))
-
-
-def evaluate_runs(folders: Sequence[Path], against: Sequence[str], tell: Tell = print, seed: int = 0) -> Comparison:
-    """Judges runs that differ in their seed alone as one method. Baselines are fitted once, with the first run's seed.
-
-    Raises UsageError where two runs have one seed, RunError where they were made from other data or with other settings.
-    """
-    from pagellm.evaluation.seeds import put_together
-
-    seeds = check_seeds(folders)
-    if len(folders) == 1:
-        return evaluate_run(folders[0], against, tell, seed)
-    comparisons = []
-    for place, folder in enumerate(folders):
-        tell(f"run {folder}")
-        comparisons.append(evaluate_run(folder, () if place else against, tell, seed))
-    return put_together(comparisons, seeds, seed=seed)
-
-
-def check_seeds(folders: Sequence[Path]) -> list[int]:
-    """The seeds of runs that may be judged together: one configuration, one log, each seed once."""
-    from pagellm.models.run import FILES, OPTIONAL
-    from pagellm.models.storage import check_manifest, read_json
-
-    told = []
-    for folder in folders:
-        check_manifest(folder, FILES, OPTIONAL)
-        told.append((RunConfig.model_validate(read_json(folder / "config.json")), read_json(folder / "data.json")))
-    (config, facts), seeds = told[0], [config.seed for config, _ in told]
-    for folder, (other, data) in zip(folders[1:], told[1:], strict=True):
-        if data["fingerprint"] != facts["fingerprint"]:
-            raise RunError(
-                f"The runs {folders[0]} and {folder} were made from different data ({facts['name']}, fingerprint "
-                f"{facts['fingerprint'][:12]}…; {data['name']}, {data['fingerprint'][:12]}…). Judge them one by one."
-            )
-        ours, theirs = config.model_dump(), other.model_dump()
-        differing = [key for key in ours if ours[key] != theirs[key] and key not in ("seed", "threads")]
-        if differing:
-            raise RunError(
-                f"The runs {folders[0]} and {folder} were trained with other settings in: {', '.join(differing)}. Several runs are "
-                "judged together as seeds of one configuration. Judge these one by one."
-            )
-    if len(set(seeds)) < len(seeds):
-        twice = next(seed for seed in seeds if seeds.count(seed) > 1)
-        raise UsageError(f"Two of the runs were trained with seed {twice}, so they are one. Name each seed's run once.")
-    return seeds
-
-
-def _judged_pages(
-    run: Run, nets: Mapping[str, PolicyNet], rankers: Sequence[Ranker], facts: ItemFacts, seed: int
-) -> PageComparison:
-    """Pages of the run's policies and of rankers, all under the run's layout as it stood when the test part began."""
-    from pagellm.evaluation.pages.judge import PageMaker, judge_pages
-    from pagellm.evaluation.pages.pour import Poured
-    from pagellm.evaluation.pages.stand import page_stand
-    from pagellm.layout.compiled import compile_layout
-    from pagellm.models.layout_pages import LayoutPages
-    from pagellm.models.run import run_layout
-
-    split = run.split
-    contexts = split.test.take(split.test.warm & (split.test.target_stop > split.test.stop))
-    rules = compile_layout(run_layout(run, run.config.pairs.slots), run.catalog, int(contexts.time.min()))
-    among = dataclasses.replace(rules, eligible=rules.eligible & split.candidates_test)
-    shown, before = (run.impressions, int(str(split.card["test_cut"]))) if split.point_in_time else (None, None)
-    stand = page_stand(rules, split.candidates_test, run.catalog, facts, shown, before)
-    makers: list[PageMaker] = [LayoutPages(run, among, net, name) for name, net in nets.items()]
-    makers += [Poured(ranker, among) for ranker in rankers]
-    return judge_pages(makers, contexts, stand, "pagellm", seed=seed)

@@ -44,9 +44,9 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Path, tuple[str, ...]]]
         tell("fitting text")
         return judged(against)
 
-    pipeline = ModuleType("pagellm.pipeline")
+    pipeline = ModuleType("pagellm.comparing")
     pipeline.evaluate_runs = evaluate_runs  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "pagellm.pipeline", pipeline)
+    monkeypatch.setitem(sys.modules, "pagellm.comparing", pipeline)
     monkeypatch.setenv("COLUMNS", "200")
     return calls
 

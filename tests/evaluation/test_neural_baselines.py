@@ -10,6 +10,7 @@ import pytest
 import torch
 from evaluation_shop import make_log
 
+from pagellm.comparing import evaluate_run
 from pagellm.data.contexts import basket_starts
 from pagellm.data.splits import Split, make_split
 from pagellm.errors import RunError, UsageError
@@ -26,7 +27,6 @@ from pagellm.evaluation.baselines.sequence import (
     user_spans,
 )
 from pagellm.evaluation.protocol import check_ranked
-from pagellm.pipeline import evaluate_run
 from pagellm.types import NO_ITEM, Contexts, Interactions
 from tiny_run import train
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from evaluation_shop import last_baskets, random_log
 
-from pagellm.evaluation.protocol import Results
+from pagellm.evaluation.results import Results
 from pagellm.evaluation.slices import LEAST_USERS, groups_of, slices
 from pagellm.types import DAY
 

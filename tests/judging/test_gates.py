@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pagellm.evaluation.protocol import Estimate
+from pagellm.evaluation.results import Estimate
 from pagellm.evaluation.slices import Slice
 from pagellm.judging.gates import clean_pages, fast_enough, lawful, near_reference, no_losing_slice, not_worse
 

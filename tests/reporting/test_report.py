@@ -113,7 +113,9 @@ def test_the_report_is_whole_small_and_fetches_nothing():
     assert read.open == []
     assert len(html.encode()) < 500_000
     assert not {"script", "iframe", "img", "form", "object"} & set(read.tags)
-    assert all(v.startswith(("#", "data:image/svg+xml,", "data:text/csv;base64,")) for k, v in read.attributes if k in ("href", "src"))
+    assert all(
+        v.startswith(("#", "data:image/svg+xml,", "data:text/csv;base64,")) for k, v in read.attributes if k in ("href", "src")
+    )
     assert "seed 7" in html
     for part in ("summary", "pages", "evidence", "training", "data", "repeat"):
         assert f'id="{part}"' in html

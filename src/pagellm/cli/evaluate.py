@@ -50,8 +50,8 @@ _TOLD_ABOVE = ("near_duplicates", "ild", "novelty", "coverage")  # of the first 
 def evaluate(runs: Runs, against: Against = None, json_file: Json = None) -> None:
     """Compare the run's policy with baselines on the test users of its split: rankings and composed pages, means, 95 % intervals, paired
     differences. Several runs, of one configuration with different seeds, count as one method whose seeds are drawn beside users."""
+    from pagellm.comparing import evaluate_runs
     from pagellm.evaluation.methods import resolve
-    from pagellm.pipeline import evaluate_runs
 
     comparison = evaluate_runs(runs, resolve(against), tell=lambda line: typer.echo(line, err=True))
     if json_file is not None:

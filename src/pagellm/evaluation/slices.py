@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from pagellm.evaluation.protocol import Estimate, Results
+from pagellm.evaluation.results import Estimate, Results
 from pagellm.evaluation.significance import ratio_interval, resampled_means
 from pagellm.types import DAY, F64, I32, Bool, Contexts
 

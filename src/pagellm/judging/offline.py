@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from pagellm.comparing import evaluate_run
 from pagellm.data.look import Look
 from pagellm.errors import DataError
 from pagellm.evaluation.cases import cases
@@ -24,7 +25,6 @@ from pagellm.models.composer import PolicyRanker
 from pagellm.models.reward_files import load_rewards
 from pagellm.models.run import PPO_FACTS, REWARD, Run, load_run
 from pagellm.models.storage import read_json
-from pagellm.pipeline import evaluate_run
 from pagellm.reporting.view import PageView
 from pagellm.rewarding.check import check_rewards
 from pagellm.types import I32, NO_ITEM, Contexts

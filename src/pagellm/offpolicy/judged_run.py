@@ -117,7 +117,7 @@ def records(
 ) -> Logged:
     """The logged pages with the chances of the run's policy. A log that forbids every estimate costs none."""
     unit = np.unique(pages.user, return_inverse=True)[1].astype(np.int64)
-    blank = np.ones(pages.items.shape)
+    blank: F64 = np.ones(pages.items.shape)
     bare = Logged(pages.rewards, pages.propensity, blank, blank, blank, blank, pages.real, unit, estimated=estimated)
     if log_refusal(bare) is not None:
         return bare

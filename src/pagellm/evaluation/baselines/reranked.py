@@ -13,7 +13,7 @@ import numpy as np
 from pagellm.evaluation.baselines.rerank import dpp, mmr
 from pagellm.evaluation.baselines.tuning import Search, Settings, sweep
 from pagellm.evaluation.metrics import accuracy
-from pagellm.evaluation.page_metrics import near_duplicates
+from pagellm.evaluation.pages.variety import near_duplicates
 from pagellm.evaluation.protocol import Method, Ranker
 from pagellm.types import F32, F64, I32, NO_ITEM, Bool, Contexts
 
