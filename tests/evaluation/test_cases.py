@@ -14,8 +14,8 @@ def test_each_kind_is_who_it_says():
     rng = np.random.default_rng(1)
     judged = np.flatnonzero(contexts.stop > contexts.start)
     gain = rng.normal(size=len(judged))
-    kept_away = rng.integers(0, 9, len(contexts))
-    found = {case.kind: case for case in cases(contexts, judged, gain, kept_away, "ndcg@10")}
+    broken = rng.integers(0, 9, len(contexts))
+    found = {case.kind: case for case in cases(contexts, judged, gain, broken, "ndcg@10")}
     length = contexts.stop - contexts.start
     places = [case.place for case in found.values()]
     assert len(set(places)) == len(places)
@@ -27,7 +27,7 @@ def test_each_kind_is_who_it_says():
     assert rank == pytest.approx(0.5, abs=0.1)
     assert "worst loss" in found["worst loss"].kind
     assert f"{gain.min():+.3f}" in found["worst loss"].why
-    assert f"{kept_away[found['rule-heavy'].place]} of the policy's favorites" in found["rule-heavy"].why
+    assert f"break them {broken[found['rule-heavy'].place]} times" in found["rule-heavy"].why
 
 
 def test_a_kind_without_a_user_is_left_out():
@@ -35,6 +35,6 @@ def test_a_kind_without_a_user_is_left_out():
     warm = np.flatnonzero(contexts.stop > contexts.start)
     found = cases(contexts, warm, np.zeros(len(warm)), np.zeros(len(contexts), np.int64), "ndcg@10")
     kinds = [case.kind for case in found]
-    assert "rule-heavy" not in kinds, "no rule kept anything away"
+    assert "rule-heavy" not in kinds, "no page breaks a rule"
     assert len(kinds) <= len(contexts)
     assert cases(contexts.take(np.empty(0, np.int64)), np.empty(0, np.int64), np.empty(0), np.empty(0, np.int64), "ndcg@10") == []

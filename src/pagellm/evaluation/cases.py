@@ -5,7 +5,7 @@
     worst loss   the largest loss: what there is to be afraid of
     heavy user   the longest history
     cold user    no history at all, where there is one
-    rule-heavy   the user of whose favorites the rules of the page keep most away
+    rule-heavy   the user whose page would break most rules if none were kept
 
 Knows no page and no model.
 """
@@ -31,11 +31,11 @@ class Case:
     gain: float | None  # of the metric, subject minus reference; None where it was not judged
 
 
-def cases(contexts: Contexts, judged: I64, gain: F64, kept_away: I64, metric: str) -> list[Case]:
+def cases(contexts: Contexts, judged: I64, gain: F64, broken: I64, metric: str) -> list[Case]:
     """One case a kind, in the order of KINDS; no user stands for two kinds, and a kind without a user is left out.
 
-    `judged` [user] are the places of judged users among `contexts`, `gain` [user] theirs; `kept_away` [context] counts favorites that rules
-    keep off the page. Ties go to the lower place.
+    `judged` [user] are the places of judged users among `contexts`, `gain` [user] theirs; `broken` [context] counts the rules that
+    the page would break if none were kept. Ties go to the lower place.
     """
     length = contexts.stop - contexts.start
     gains = dict(zip(judged.tolist(), gain.tolist(), strict=True))
@@ -45,22 +45,22 @@ def cases(contexts: Contexts, judged: I64, gain: F64, kept_away: I64, metric: st
         "worst loss": judged[np.argsort(gain, kind="stable")],
         "cold user": np.flatnonzero(length == 0),
         "heavy user": np.argsort(-length, kind="stable"),
-        "rule-heavy": np.argsort(-kept_away, kind="stable"),
+        "rule-heavy": np.argsort(-broken, kind="stable"),
         "typical": middle,
     }
     found: dict[str, Case] = {}
     taken: set[int] = set()
     for kind, order in orders.items():
         place = next((int(at) for at in order if int(at) not in taken), None)
-        if place is None or (kind == "rule-heavy" and not kept_away[place]):
+        if place is None or (kind == "rule-heavy" and not broken[place]):
             continue
         taken.add(place)
         mine = gains.get(place)
-        found[kind] = Case(kind, place, _why(kind, metric, mine, int(length[place]), int(kept_away[place])), mine)
+        found[kind] = Case(kind, place, _why(kind, metric, mine, int(length[place]), int(broken[place])), mine)
     return [found[kind] for kind in KINDS if kind in found]
 
 
-def _why(kind: str, metric: str, gain: float | None, length: int, kept_away: int) -> str:
+def _why(kind: str, metric: str, gain: float | None, length: int, broken: int) -> str:
     told = "not judged" if gain is None else f"{metric} {gain:+.3f}"
     match kind:
         case "typical":
@@ -72,5 +72,5 @@ def _why(kind: str, metric: str, gain: float | None, length: int, kept_away: int
         case "heavy user":
             return f"{length:,} events before the page, the most of all; {told}"
         case "rule-heavy":
-            return f"{kept_away} of the policy's favorites may not stand on this page, the most of all; {told}"
+            return f"without rules this page would break them {broken} times, the most of those looked at; {told}"
     return "no event before the page"

@@ -14,20 +14,20 @@ from typing import Any
 
 import numpy as np
 
-from pagellm.comparing import evaluate_run
+from pagellm.comparing import Arena
 from pagellm.data.look import Look
-from pagellm.errors import DataError
 from pagellm.evaluation.cases import cases
+from pagellm.evaluation.protocol import Comparison
 from pagellm.evaluation.slices import Slice, groups_of, slices
 from pagellm.judging.gates import Gate, clean_pages, fast_enough, lawful, near_reference, no_losing_slice, not_worse
 from pagellm.judging.shown import BeforeAfter, Served, before_after, page_shown, serve
 from pagellm.models.composer import PolicyRanker
 from pagellm.models.reward_files import load_rewards
-from pagellm.models.run import PPO_FACTS, REWARD, Run, load_run
+from pagellm.models.run import PPO_FACTS, REWARD, Run
 from pagellm.models.storage import read_json
 from pagellm.reporting.view import PageView
 from pagellm.rewarding.check import check_rewards
-from pagellm.types import I32, NO_ITEM, Contexts
+from pagellm.types import I32, I64, NO_ITEM, Contexts
 
 SUBJECT = "pagellm"
 METRIC = "ndcg@10"
@@ -89,12 +89,11 @@ def judge_offline(
     """Judges a run on the test part of its split.
 
     `against` are baselines by name, `most_ms` the milliseconds that a page may take. Raises RunError for a run that is not finished,
-    DataError where its split has no test context.
+    DataError where its test part is empty.
     """
-    comparison = evaluate_run(folder, against, tell, seed)
-    run = load_run(folder)
+    arena = Arena.of(folder)
+    comparison, run, warm = arena.compare(arena.lineup(against, tell), seed, tell), arena.run, arena.contexts
     test = run.split.test.take(run.split.test.target_stop > run.split.test.stop)
-    warm = test.take(test.warm)
     others = [name for name in comparison.methods if name not in (SUBJECT, "sft")]
     reference = max(others, key=lambda name: comparison.methods[name][METRIC].value) if others else None
     groups = groups_of(warm, *_theme_names(run))
@@ -104,10 +103,8 @@ def judge_offline(
     tell("composing pages")
     slots, rng = run.config.pairs.slots, np.random.default_rng((seed, 31))
     places = rng.permutation(len(test))
-    if not len(places):
-        raise DataError(f"The split of {folder} has no test context, so there is nothing to report. Train on a longer log.")
     served = serve(run, test, places[: SERVED + 1], slots)
-    chosen = cases(test, np.flatnonzero(test.warm), gain, np.zeros(len(test), np.int64), METRIC)
+    chosen = cases(test, np.flatnonzero(test.warm), gain, _kept_away(comparison, test), METRIC)
     rewards = course = look = None
     if (folder / REWARD).exists():
         tell("checking the rewards")
@@ -129,6 +126,16 @@ def judge_offline(
         [before_after(run, test, case, slots) for case in chosen],
         [page_shown(run, test, int(place), slots) for place in places[:SAMPLED]], gates, seed,
     )  # fmt: skip
+
+
+def _kept_away(comparison: Comparison, test: Contexts) -> I64:
+    """[context] rules that the page would break if none were masked, of the users for whom that was looked at; 0 for all others."""
+    out = np.zeros(len(test), np.int64)
+    if comparison.pages is not None:
+        checked = comparison.pages.checked
+        raw = dict(zip(checked.users.tolist(), checked.column(SUBJECT, "violations_raw").tolist(), strict=True))
+        out[:] = [raw.get(user, 0) for user in test.user.tolist()]
+    return out
 
 
 def exposures(run: Run, contexts: Contexts, rng: np.random.Generator) -> dict[str, list[int]]:

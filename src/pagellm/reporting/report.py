@@ -98,6 +98,7 @@ def report_html(report: RunReport) -> str:
         paired=paired_table(report.evaluation, report.subject, report.headline),
         tables=metric_tables(report.evaluation),
         apart=apart_tables(report.evaluation, report.headline),
+        page_tables=page_tables(report.evaluation),
         charts=training_charts(report.training),
         slices=slice_table(report.slices, report.subject, report.reference),
         rewards=reward_tables(report.rewards),
@@ -143,6 +144,15 @@ def metric_tables(evaluation: Mapping[str, Any]) -> tuple[Table, ...]:
         )
         for base, columns in names.items()
     )
+
+
+def page_tables(evaluation: Mapping[str, Any]) -> tuple[Table, ...]:
+    """Measures of whole pages under the layout, and of their rules, where the evaluation has them."""
+    pages = evaluation.get("pages")
+    if not pages:
+        return ()
+    rules = pages.get("rules")
+    return metric_tables(pages) + (metric_tables(rules) if rules else ())
 
 
 def apart_tables(evaluation: Mapping[str, Any], metric: str) -> tuple[Table, ...]:

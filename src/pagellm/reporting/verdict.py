@@ -32,6 +32,21 @@ METRICS = {
     "category_coverage": Metric("Categories on the page", "how much of the category range one page shows", 1),
     "catalog_coverage": Metric("Catalog shown to anyone", "share of the catalog that appears on at least one page", 1),
     "novelty": Metric("Novelty", "how rarely the items are taken by everybody else; high is unusual, not better", 0),
+    "page_dcg": Metric("DCG of the page", "what the customer took next, by how much its place is looked at", 1),
+    "page_ndcg": Metric("NDCG of the page", "the same over the best page that the layout allows", 1),
+    "expected_clicks": Metric("Expected clicks", "clicks that a log of pages lets one expect of this page", 1),
+    "filled": Metric("Filled", "share of the slots that a page must fill that hold an item", 1),
+    "repeats": Metric("Repeats", "items that stand twice on a page", -1),
+    "group_repeats": Metric("Variants", "items of which a variant stands on the same page", -1),
+    "category_entropy": Metric("Variety of categories", "entropy of the categories on a page", 1),
+    "price_spread": Metric("Spread of prices", "how far prices on a page lie apart", 0),
+    "coverage": Metric("Catalog on any page", "share of the catalog that appears on at least one page", 1),
+    "gini": Metric("Concentration", "Gini coefficient of what is shown: 0 shows all items alike, 1 shows one to everybody", -1),
+    "violations_raw": Metric("Rules broken, raw", "rules that a page would break if none were kept", -1),
+    "violations_served": Metric("Rules broken, served", "rules that served pages break: must be 0", -1),
+    "order_sensitivity": Metric(
+        "Order of candidates", "share of slots that change with the order of the candidates: must be 0", -1
+    ),
 }
 
 
