@@ -68,6 +68,7 @@ def als(log: Interactions, items: int) -> Comparison:
         peers={"implicit alone": alone},
         check=equal,
         target={"implicit alone": 1 / 1.03},
+        rounds=5,
         notes=sizes(log, items),
     )
 
@@ -90,6 +91,7 @@ def bpr(log: Interactions, items: int) -> Comparison:
         peers={"implicit alone": alone},
         check=equal,
         target={"implicit alone": 1 / 1.03},
+        rounds=5,
         notes=sizes(log, items),
     )
 
@@ -113,6 +115,7 @@ def lambdamart(contexts: int, candidates: int, features: int = 25) -> Comparison
         peers={"LightGBM alone": alone},
         check=equal,
         target={"LightGBM alone": 1 / 1.03},
+        rounds=5,
         notes={"rows": len(rows), "features": features, "trees": 50},
     )
 
@@ -175,8 +178,8 @@ def sizes(log: Interactions, items: int) -> dict[str, int]:
 
 def comparisons() -> Sequence[Comparison]:
     """Small sizes in a smoke run."""
-    log, items = (people(400, 200), 200) if smoke() else (people(20_000, 5_000), 5_000)
-    trees = lambdamart(60, 40) if smoke() else lambdamart(1_000, 300)
+    log, items = (people(400, 200), 200) if smoke() else (people(6_000, 3_000), 3_000)
+    trees = lambdamart(60, 40) if smoke() else lambdamart(300, 300)
     return [als(log, items), bpr(log, items), trees, ease(log, items)]
 
 

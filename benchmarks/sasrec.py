@@ -102,7 +102,7 @@ def alternating(recbole: RecBole, split: Any, parts: Sequence[Any]) -> tuple[np.
     from pagellm.evaluation.baselines.sasrec import SASRecNet
     from pagellm.evaluation.baselines.sequence import SequenceRanker, SequenceSettings, epochs_of, user_spans
 
-    settings = SequenceSettings(dims=DIMS, length=LENGTH, lr=LR)
+    settings = SequenceSettings(dims=DIMS, length=LENGTH, lr=LR, steps=0)
     torch.manual_seed(0)
     torch.set_num_threads(1)
     net = SASRecNet(np.zeros((len(split.candidates_valid), 1), np.float32), settings)

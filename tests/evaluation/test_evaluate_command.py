@@ -32,7 +32,7 @@ def judged(asked: tuple[str, ...]) -> Comparison:
     subject = type(popular)("pagellm", log, known, candidates, None)
     others = [fit_text(log, known, candidates, vectors)] if "text" in asked else [popular]
     facts = ItemFacts(vectors, vectors, np.arange(ITEMS, dtype=np.int32) % 4, np.full(ITEMS, 3.0))
-    return compare([subject, *others], contexts, candidates, facts, resamples=100)
+    return compare([subject, *others], contexts, candidates, facts, resamples=100, card={"left_out": {"logging": "No pages."}})
 
 
 @pytest.fixture
@@ -57,7 +57,15 @@ def test_prints_tables_and_the_next_command(asked: list[object], capsys: pytest.
     assert asked == [(Path("runs/a"), ("text", "ease"))]
     assert "fitting text" in err
     assert "fitting text" not in out
-    for text in ("90 warm test users", "30 candidates", "ndcg@100", "near_duplicates@10", "pagellm against"):
+    told = (
+        "90 warm test users",
+        "30 candidates",
+        "ndcg@100",
+        "near_duplicates@10",
+        "pagellm against",
+        "Not compared with logging: No pages.",
+    )
+    for text in told:
         assert text in out
     expected = judged(("text",))
     row = expected.methods["text"]["ndcg@10"]

@@ -31,7 +31,7 @@ from pagellm.types import NO_ITEM, Contexts, Interactions
 from tiny_run import train
 
 ITEMS = 24
-SMALL = SequenceSettings(dims=32, layers=1, heads=2, length=8, dropout=0.0, lr=5e-3, batch=32, epochs=6)
+SMALL = SequenceSettings(dims=32, layers=1, heads=2, length=8, dropout=0.0, lr=5e-3, batch=32, epochs=6, steps=0)
 BLANK = np.zeros((ITEMS, 4), np.float32)
 
 
@@ -174,8 +174,8 @@ def test_the_control_puts_what_sells_now_first() -> None:
 
 def test_a_run_is_evaluated_end_to_end(tiny_run: Path) -> None:
     told: list[str] = []
-    against = ("popularity", "popularity-7d", "text", "itemknn")
-    report = json.loads(json.dumps(evaluate_run(tiny_run, against, tell=told.append).as_json(), allow_nan=False))
+    against = ("popularity", "popularity-7d", "text", "itemknn", "mmr")
+    report = json.loads(json.dumps(evaluate_run(tiny_run, (*against, "sft"), tell=told.append).as_json(), allow_nan=False))
     assert report["split"] == "temporal"
     assert list(report["methods"]) == ["pagellm", *against]
     assert list(report["paired"]) == list(against)
@@ -192,6 +192,11 @@ def test_a_run_is_evaluated_end_to_end(tiny_run: Path) -> None:
         assert row["ndcg@10"]["diff"] == pytest.approx(ours - theirs)
     assert report["users"] > 50
     assert "fitting text" in told
+    card = report["card"]
+    assert set(card["searches"]) == {"text", "itemknn", "mmr"}
+    assert all(set(trial) == {"settings", "score"} for search in card["searches"].values() for trial in search["trials"])
+    assert card["reranked"]["base"] in against
+    assert list(card["left_out"]) == ["sft"]
 
 
 def test_a_run_that_has_seen_its_test_part_is_not_judged(tiny_shop: Path, tmp_path: Path) -> None:

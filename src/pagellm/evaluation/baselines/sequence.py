@@ -36,6 +36,7 @@ class SequenceSettings:
     batch: int = 64
     epochs: int = 12
     patience: int = 2  # epochs without a better valid score before the search stops
+    steps: int = 50  # least of an epoch: a small log is passed over several times in each
 
 
 class SequenceNet(nn.Module):
@@ -128,25 +129,37 @@ def user_spans(log: Interactions, known: Bool, length: int) -> Contexts:
 
 
 def epochs_of(net: SequenceNet, spans: Contexts, users: KnownUsers, settings: SequenceSettings, seed: int) -> Iterator[float]:
-    """Trains on every next item of the spans, without end; yields the mean loss after each epoch."""
+    """Trains on every next item of the spans, without end; yields the mean loss after each epoch.
+
+    An epoch is as many passes as make `settings.steps` steps, one where the log is large enough.
+    """
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
     optimizer = torch.optim.AdamW(net.parameters(), settings.lr, betas=(0.9, 0.98), weight_decay=0.01)
-    length, rows = spans.stop - spans.start, users.rows(spans) + 1
+    rows = users.rows(spans) + 1
     while True:
         net.train()
         losses = []
-        order = np.argsort(length + rng.uniform(0, 6, len(spans)), kind="stable")
-        batches = [order[at : at + settings.batch] for at in range(0, len(order), settings.batch)]
-        for place in rng.permutation(len(batches)):
-            items, last = sequences(spans.take(batches[place]), settings.length + 1)
-            loss = next_item_loss(net, *(torch.from_numpy(a) for a in (items, rows[batches[place]], last)))
+        for some in _epoch(spans, settings, rng):
+            items, last = sequences(spans.take(some), settings.length + 1)
+            loss = next_item_loss(net, *(torch.from_numpy(a) for a in (items, rows[some], last)))
             optimizer.zero_grad()
             loss.backward()
             nn.utils.clip_grad_norm_(net.parameters(), 1.0)
             optimizer.step()
             losses.append(float(loss.detach()))
         yield float(np.mean(losses))
+
+
+def _epoch(spans: Contexts, settings: SequenceSettings, rng: np.random.Generator) -> Iterator[I64]:
+    """Batches of spans of about the same length, in a drawn order, pass after pass until the epoch is full."""
+    length = spans.stop - spans.start
+    of_one_pass = max(1, -(-len(spans) // settings.batch))
+    for _ in range(max(1, -(-settings.steps // of_one_pass))):
+        order = np.argsort(length + rng.uniform(0, 6, len(spans)), kind="stable")
+        batches = [order[at : at + settings.batch] for at in range(0, len(order), settings.batch)]
+        for place in rng.permutation(len(batches)):
+            yield batches[place]
 
 
 def next_item_loss(
