@@ -46,10 +46,10 @@ def estimators(a: dict[str, np.ndarray]) -> dict[str, Callable[[], Any]]:
 
     reward, logging, given, real = a["reward"], a["logging"], a["given"], np.ones(a["reward"].shape, bool)
 
-    rows = np.arange(reward.size)
+    first = ITEMS * np.arange(reward.size).reshape(reward.shape)  # of each slot's row in the flat table of predictions
 
     def cascade() -> Any:
-        chosen = a["q"].reshape(-1, ITEMS)[rows, a["action"].ravel()].reshape(reward.shape)
+        chosen = a["q"].ravel().take(first + a["action"])
         expected = np.einsum("psi,psi->ps", a["target"], a["q"])
         return cascade_dr(reward, prefix_weights(given, logging), chosen, expected)
 

@@ -1,8 +1,8 @@
 """A trained run judged off-policy in the simulated shop, beside what its pages are truly worth to the same users at the same moments.
 
-Simulates the tiny world with 20,000 pages of several logging policies, trains the profile tiny on it, and asks `pagellm ope` about the pages
-after everything that the run learned from. The truth is the world's exact expectation of pages that the policy draws, what users own
-included. Run: python benchmarks/ope_world.py FOLDER [--save]; what FOLDER holds already (shop, run) is used again.
+Simulates the tiny world with 20,000 pages of several logging policies, trains the profile tiny on it, and asks `pagellm ope` about the
+pages after everything that the run learned from. The truth is the world's exact expectation of pages that the policy draws, what users own
+included. Run: python benchmarks/ope_world.py FOLDER [--pages N] [--save]; what FOLDER holds already (shop, run) is used again.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from models.small_shop import small_catalog, small_log
 from pagellm.data.contexts import contexts_of
@@ -76,3 +77,16 @@ def test_own_pages_average_what_enumeration_gives(policy: LanguagePolicy) -> Non
     for page, (a, b) in enumerate(found.of_logged(found.given)[:, :2]):
         exact[found.place[page, 1]] += a * b
     np.testing.assert_allclose(first.alone[0, 1], exact, atol=0.01)
+
+
+def test_a_policy_that_does_not_read_pages_needs_nothing_to_compare_items_by(policy: LanguagePolicy) -> None:
+    run = fresh_run(small_catalog(12), small_log(40, 12))
+    with torch.no_grad():
+        run.net.page_head.weight.zero_()
+    plain = LanguagePolicy(run, Layout.single_row(3), Writing(TEMPERATURE))
+    who, rng = contexts(plain, 3), np.random.default_rng(0)
+    pages = [group[0] for group in plain.compose_many(who, rng)]
+    items = np.array([[slot.item for slot in page.slots] for page in pages], np.int32)
+    found = page_chances(plain, contexts_of(who), items, 2, rng)
+    expected = np.exp([plain.log_prob(context, page) for context, page in zip(who, pages, strict=True)])
+    np.testing.assert_allclose(found.of_logged(found.given), expected, rtol=1e-4)

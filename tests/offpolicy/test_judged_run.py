@@ -14,7 +14,7 @@ from pagellm.cli.main import run as command
 from pagellm.data.contexts import contexts_at
 from pagellm.data.log import Log
 from pagellm.data.readers import read_log
-from pagellm.errors import DataError, PagellmError, RunError, UsageError
+from pagellm.errors import PagellmError, RunError, UsageError
 from pagellm.layout.spec import Layout
 from pagellm.models.composer import LanguagePolicy
 from pagellm.models.decoding import Writing
@@ -26,8 +26,8 @@ from pagellm.simulation.disk import write_world
 from pagellm.simulation.shop_log import simulate_log
 from pagellm.simulation.spec import profile
 from pagellm.simulation.world import World
-from pagellm.types import NO_ITEM
-from tiny_run import fresh_run, write_shop
+from pagellm.types import NO_ITEM, Context
+from tiny_run import fresh_run, wake_page, write_shop
 
 WARM = 4.0
 """A temperature at which the drawn policy is near enough to a uniform draw."""
@@ -52,7 +52,9 @@ def log(shop: Path) -> Log:
 
 @pytest.fixture(scope="module")
 def run(log: Log) -> Run:
-    return fresh_run(log.catalog, log.interactions, "split.valid_at=0.3", "split.test_at=0.4")
+    run = fresh_run(log.catalog, log.interactions, "split.valid_at=0.3", "split.test_at=0.4")
+    wake_page(run.net, run)
+    return run
 
 
 @pytest.fixture(scope="module")
@@ -77,8 +79,6 @@ def true_clicks(world: World, run: Run, log: Log, layout: Layout) -> float:
     late = np.flatnonzero(shown.time >= learned_until(run))
     policy = LanguagePolicy(run, layout, Writing(WARM), int(shown.time[late].min()))
     who = contexts_at(log.interactions, shown.user[late], shown.time[late])
-    from pagellm.types import Context
-
     pages = []
     for place in range(len(who)):
         past = slice(who.start[place], who.stop[place])
@@ -173,7 +173,3 @@ def test_the_command_refuses_what_it_cannot_read(tmp_path: Path, capsys: pytest.
     assert command(["ope", str(tmp_path), "--log", str(shop), "--target-by", "x"]) == 2
     assert command(["ope", str(tmp_path), "--log", str(shop), "--temperature", "0"]) == 2
     assert command(["ope", str(tmp_path), "--log", str(shop), "--reward", "smiles"]) == 2
-
-
-def test_the_world_of_other_error_types_is_one(world: World) -> None:
-    assert issubclass(DataError, PagellmError)

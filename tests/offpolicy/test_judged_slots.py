@@ -95,6 +95,21 @@ def test_one_file_holds_both_policies(folder: Path, tmp_path: Path, capsys: pyte
     assert command([*words[:-1], "shop=men"]) == 3
     assert "has no column shop" in capsys.readouterr().err
     assert command([*words[:-1], "men"]) == 2
+    assert command([*words, "--slots", "2"]) == 2
+    assert "--slots says how a run is judged on pages" in " ".join(capsys.readouterr().err.split())
+
+
+def test_missing_propensities_are_refused_or_estimated_and_flagged(folder: Path, tmp_path: Path) -> None:
+    gap = pl.read_csv(folder / "random" / "men.csv").with_columns(
+        propensity_score=pl.when(pl.col("item_id") == 0).then(None).otherwise(pl.col("propensity_score"))
+    )
+    gap.write_csv(tmp_path / "log.csv")
+    refused = judge_slots(tmp_path, folder / "bts", None, None, {})
+    assert {f.refusal.code for f in refused.judgement.figures} == {"propensities_missing"}
+    told = judge_slots(tmp_path, folder / "bts", None, None, {}, estimate=True)
+    assert told.as_json()["estimated_propensities"] is True
+    known = judge_slots(folder / "random", folder / "bts", None, None, {})
+    assert told.judgement.figures[2].value == pytest.approx(known.judgement.figures[2].value, rel=0.05)
 
 
 def test_a_log_that_says_nothing_exits_with_4(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

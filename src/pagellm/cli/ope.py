@@ -76,9 +76,21 @@ def ope(
     if run is None:
         if target_log is None and target_by is None:
             raise UsageError("Nothing says which policy is to be judged. Give RUN, or --target-log, or --target-by.")
+        page_options = {
+            "--policy": policy is not None,
+            "--temperature": temperature != 1.0,
+            "--reward": reward != "clicks",
+            "--slots": slots is not None,
+            "--layout": layout is not None,
+        }
+        if any(page_options.values()):
+            strange = next(name for name, given in page_options.items() if given)
+            raise UsageError(
+                f"{strange} says how a run is judged on pages, and two slot logs hold neither. Leave it out, or give RUN."
+            )
         from pagellm.offpolicy.judged_slots import judge_slots
 
-        found = judge_slots(log, target_log or log, logged_by, target_by, _choices(only or []), seed)
+        found = judge_slots(log, target_log or log, logged_by, target_by, _choices(only or []), seed, estimate_propensities)
     else:
         from pagellm.layout.spec import Layout
         from pagellm.offpolicy.judged_run import Asked, judge_run

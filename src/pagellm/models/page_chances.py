@@ -20,7 +20,7 @@ from pagellm.models.composer import LanguagePolicy
 from pagellm.models.decoding import Forced, Writing, blank_trace, write_pages
 from pagellm.models.page_scorer import PageScorer
 from pagellm.models.pools import policy_pool, read_contexts
-from pagellm.models.whole_pages import WrittenPages, distributions, page_logits
+from pagellm.models.whole_pages import WrittenPages, distributions, page_logits, reference_logits
 from pagellm.types import F32, I32, I64, NO_ITEM, Contexts
 
 
@@ -96,5 +96,6 @@ def _distributions(
     pages = WrittenPages(
         items, codes, lengths, candidates, features, choice, trace.layout_row, trace.allowed, bias, tuple(trace.starts)
     )
-    every = distributions(page_logits(net, pages), pages, temperature).exp()
+    logits = page_logits(net, pages) if net.writes_pages else reference_logits(net, pages)
+    every = distributions(logits, pages, temperature).exp()
     return torch.where(pages.allowed.any(-1, keepdim=True), every, 0.0)

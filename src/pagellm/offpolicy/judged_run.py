@@ -124,7 +124,7 @@ def records(
     known = pages.real & (pages.items >= 0)
     model = fit_reward_model(pages.rewards, pages.items, known, unit, len(run.catalog))
     free = free_shares(pages.items, pages.real, len(run.catalog))
-    at = free[np.arange(blank.shape[1]), pages.items.clip(0)]
+    at = free[np.arange(len(free)), pages.items.clip(0)]
     given, alone, due = blank.copy(), blank.copy(), blank.copy()
     predicted = Predicted(np.zeros(blank.shape), np.zeros(blank.shape), np.zeros(blank.shape))
     rng = np.random.default_rng((seed, 22))

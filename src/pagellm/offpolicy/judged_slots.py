@@ -7,6 +7,7 @@ position. Where a position's propensities never change (a fixed policy), they ar
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,9 +24,18 @@ from pagellm.types import F64, I32, I64
 
 
 def judge_slots(
-    log: Path, target: Path, logged_by: str | None, target_by: str | None, only: Mapping[str, str], seed: int = 0
+    log: Path,
+    target: Path,
+    logged_by: str | None,
+    target_by: str | None,
+    only: Mapping[str, str],
+    seed: int = 0,
+    estimate: bool = False,
 ) -> OffPolicy:
-    """What the policy that logged `target` would have earned on the slots of `log`. Raises DataError for logs without the columns."""
+    """What the policy that logged `target` would have earned on the slots of `log`. Raises DataError for logs without the columns.
+
+    With `estimate` unknown propensities are taken to be the share of the log's rows with the item at the position, and the result says so.
+    """
     rows, others = read_slot_log(log, logged_by, only), read_slot_log(target, target_by, only)
     ids, codes = np.unique(np.concatenate([rows.item, others.item]), return_inverse=True)
     ours, theirs = codes[: len(rows)].astype(np.int32), codes[len(rows) :].astype(np.int32)
@@ -34,7 +44,12 @@ def judge_slots(
         strange = np.setdiff1d(others.position, positions).tolist()
         raise DataError(f"The target log has positions {strange}, which {rows.name} does not have ({positions.tolist()}).")
     table, fixed = item_chances(others, theirs, np.searchsorted(positions, others.position), (len(positions), len(ids)))
-    logged = slot_records(rows, ours, np.searchsorted(positions, rows.position), table)
+    place = np.searchsorted(positions, rows.position)
+    unknown = estimate and bool(np.isnan(rows.propensity).any())
+    if unknown:
+        shares = _shares(ours, place, table.shape)[place, ours]
+        rows = replace(rows, propensity=np.where(np.isnan(rows.propensity), shares, rows.propensity))
+    logged = slot_records(rows, ours, place, table)
     facts = {
         "log": rows.name,
         "target": others.name,
@@ -45,7 +60,11 @@ def judge_slots(
     reading = "fixed propensities" if fixed else f"how often each item stands at each position in {len(others):,} rows"
     users = "" if rows.named_users else "; the log names no users, so each row counts as one"
     return OffPolicy(
-        facts, judge(logged, seed), False, (f"the evaluation policy is read as {reading}{users}",), _own(others, positions, seed)
+        facts,
+        judge(logged, seed),
+        unknown,
+        (f"the evaluation policy is read as {reading}{users}",),
+        _own(others, positions, seed),
     )
 
 
@@ -56,19 +75,24 @@ def item_chances(log: SlotLog, item: I32, slot: I64, shape: tuple[int, int]) -> 
     mean of the propensities of the rows that show the item has not: an item is shown most while its chance is high. That shares are of a
     sample adds less than 1 % to the variance of an estimate from as many rows.
     """
-    counts = np.zeros(shape)
-    np.add.at(counts, (slot, item), 1.0)
     low, high = np.full(shape, np.inf), np.zeros(shape)
     np.minimum.at(low, (slot, item), log.propensity)
     np.maximum.at(high, (slot, item), log.propensity)
-    seen = counts > 0
+    seen = high > 0
     if (
         not np.isnan(log.propensity).any()
         and np.allclose(low[seen], high[seen], rtol=1e-9)
         and np.allclose(high.sum(1), 1, rtol=1e-3)
     ):
         return high, True
-    return counts / np.maximum(counts.sum(1, keepdims=True), 1), False
+    return _shares(item, slot, shape), False
+
+
+def _shares(item: I32, slot: I64, shape: tuple[int, int]) -> F64:
+    """[position, item] share of a position's rows with the item."""
+    counts = np.zeros(shape)
+    np.add.at(counts, (slot, item), 1.0)
+    return counts / np.maximum(counts.sum(1, keepdims=True), 1)
 
 
 def slot_records(rows: SlotLog, item: I32, slot: I64, table: F64) -> Logged:
