@@ -63,7 +63,7 @@ def test_bad_input_is_named(tiny_run: Path, tmp_path: Path, capsys: pytest.Captu
 
 def test_what_is_shown_is_drawn_by_a_seed(tiny_run: Path) -> None:
     first, again, other = (
-        offline.judge_offline(tiny_run, ("popularity",), 1e4, seed, lambda line: None).samples for seed in (1, 1, 2)
+        offline.judge_offline(tiny_run, ("popularity",), 1e4, seed=seed, tell=lambda line: None).samples for seed in (1, 1, 2)
     )
     assert [view.rows for view in first] == [view.rows for view in again]
     assert [view.rows for view in first] != [view.rows for view in other]

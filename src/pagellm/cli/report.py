@@ -16,10 +16,16 @@ Against = Annotated[
 MostMs = Annotated[
     float, typer.Option("--max-ms", metavar="MS", min=0.1, help="Milliseconds within which 95 of 100 pages must be composed.")
 ]
+Log = Annotated[
+    Path | None,
+    typer.Option("--log", metavar="DATA", help="Pages that another policy logged: adds off-policy estimates, see `pagellm ope`."),
+]
 Seed = Annotated[int, typer.Option("--seed", min=0, max=2**31 - 1, help="Of all draws.")]
 
 
-def report(run: Run, out: Out = Path("report.html"), against: Against = None, max_ms: MostMs = 300.0, seed: Seed = 0) -> None:
+def report(
+    run: Run, out: Out = Path("report.html"), against: Against = None, max_ms: MostMs = 300.0, log: Log = None, seed: Seed = 0
+) -> None:
     """Judge a run offline and write one self-contained report. Exits 4 where a gate is not passed."""
     from pagellm.evaluation.methods import resolve
     from pagellm.judging.offline import judge_offline
@@ -28,8 +34,14 @@ def report(run: Run, out: Out = Path("report.html"), against: Against = None, ma
     if out.is_dir():
         raise typer.BadParameter(f"{out} is a folder. Name a file, for instance --out {out / 'report.html'}")
     out.parent.mkdir(parents=True, exist_ok=True)
-    found = judge_offline(run, resolve(against), max_ms, seed, lambda line: typer.echo(line, err=True))
-    words = [f"pagellm report {run}", f"--out {out}", *([f"--against {against}"] if against else []), f"--max-ms {max_ms:g}"]
+    found = judge_offline(run, resolve(against), max_ms, log, seed, lambda line: typer.echo(line, err=True))
+    words = [
+        f"pagellm report {run}",
+        f"--out {out}",
+        *([f"--against {against}"] if against else []),
+        f"--max-ms {max_ms:g}",
+        *([f"--log {log}"] if log else []),
+    ]
     beside = write_report(found, out, " ".join([*words, f"--seed {seed}"]))
     for gate in found.gates:
         mark = {True: "passed", False: "FAILED", None: "not judged"}[gate.passed]

@@ -25,6 +25,7 @@ from pagellm.models.composer import PolicyRanker
 from pagellm.models.reward_files import load_rewards
 from pagellm.models.run import PPO_FACTS, REWARD, Run
 from pagellm.models.storage import read_json
+from pagellm.offpolicy.judged_run import Asked, judge_run
 from pagellm.reporting.view import PageView
 from pagellm.rewarding.check import check_rewards
 from pagellm.types import I32, I64, NO_ITEM, Contexts
@@ -56,6 +57,7 @@ class Findings:
     cases: list[BeforeAfter]
     samples: list[PageView]  # as they come
     gates: list[Gate]
+    offpolicy: dict[str, Any] | None  # as `pagellm ope --json`; None where no log of pages was named
     seed: int
 
     @property
@@ -74,6 +76,7 @@ class Findings:
             "rewards": self.rewards,
             "ppo": self.course,
             "exposure": self.exposure,
+            "ope": self.offpolicy,
             "served": {
                 "pages": len(self.served.pages), "milliseconds": [round(ms, 2) for ms in self.served.milliseconds],
                 "violations": list(self.served.violations), "foreign": self.served.foreign, "short": self.served.short,
@@ -84,11 +87,17 @@ class Findings:
 
 
 def judge_offline(
-    folder: Path, against: Sequence[str], most_ms: float, seed: int = 0, tell: Callable[[str], None] = print
+    folder: Path,
+    against: Sequence[str],
+    most_ms: float,
+    log: Path | None = None,
+    seed: int = 0,
+    tell: Callable[[str], None] = print,
 ) -> Findings:
     """Judges a run on the test part of its split.
 
-    `against` are baselines by name, `most_ms` the milliseconds that a page may take. Raises RunError for a run that is not finished,
+    `against` are baselines by name, `most_ms` the milliseconds that a page may take, `log` a folder of pages that another policy wrote.
+    Raises RunError for a run that is not finished,
     DataError where its test part is empty.
     """
     arena = Arena.of(folder)
@@ -112,6 +121,10 @@ def judge_offline(
         look = load_rewards(run)[0].model.look
     if (folder / PPO_FACTS).exists():
         course = read_json(folder / PPO_FACTS)
+    offpolicy = None
+    if log is not None:
+        tell(f"judging the policy on the pages of {log}")
+        offpolicy = judge_run(folder, log, Asked(seed=seed), tell).as_json()
     evaluation = comparison.as_json()
     gates = [
         not_worse(evaluation, SUBJECT, reference, METRIC),
@@ -124,7 +137,7 @@ def judge_offline(
     return Findings(
         run, evaluation, reference, found, rewards, course, look, exposures(run, warm, rng), served,
         [before_after(run, test, case, slots) for case in chosen],
-        [page_shown(run, test, int(place), slots) for place in places[:SAMPLED]], gates, seed,
+        [page_shown(run, test, int(place), slots) for place in places[:SAMPLED]], gates, offpolicy, seed,
     )  # fmt: skip
 
 

@@ -51,6 +51,7 @@ def report_of(found: Findings, command: str) -> RunReport:
         slices=[s.as_json() for s in found.slices],
         reference=found.reference or "",
         rewards=found.rewards or {},
+        offpolicy=found.offpolicy or {},
         served={
             "pages composed, one at a time": len(served.pages),
             "milliseconds, median": round(ordered[len(ordered) // 2], 1) if ordered else "none timed",

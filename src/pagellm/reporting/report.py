@@ -42,6 +42,7 @@ class RunReport:
     slices: Sequence[Mapping[str, Any]] = ()  # kind, name, users, subject, reference, ratio
     reference: str = ""  # what slices and gates compare with
     rewards: Mapping[str, Any] = field(default_factory=dict)  # as `pagellm rewards check --json`
+    offpolicy: Mapping[str, Any] = field(default_factory=dict)  # as `pagellm ope --json`
     served: Mapping[str, object] = field(default_factory=dict)  # what composing pages one at a time found
 
 
@@ -102,6 +103,8 @@ def report_html(report: RunReport) -> str:
         charts=training_charts(report.training),
         slices=slice_table(report.slices, report.subject, report.reference),
         rewards=reward_tables(report.rewards),
+        estimators=estimator_table(report.offpolicy),
+        refused=refusals(report.offpolicy),
         served=flat(report.served),
         protocol=flat(report.protocol),
         data=flat(report.data),
@@ -203,6 +206,34 @@ def reward_tables(check: Mapping[str, Any]) -> tuple[Table, ...]:
             "Family and pairs",
         ),
     )
+
+
+def estimator_table(found: Mapping[str, Any]) -> Table | None:
+    """What each off-policy estimator says, beside what the log's own policy earned; None where none could say anything."""
+    told = {name: e for name, e in found.get("estimators", {}).items() if e["value"] is not None}
+    if not told:
+        return None
+    value = {n: Estimate(e["value"], *e["bootstrap95"]) for n, e in told.items()}
+    gain = {n: Estimate(e["value"] - e["logged"], *e["gain95"]) for n, e in told.items()}
+    spans = _span(list(value.values()), None), _span(list(gain.values()), 0.0)
+    rows = tuple(
+        (
+            f"{name}: {e['assumes']} (worth {e['ess']:,.0f} of {e['n']:,} pages)",
+            (_cell(value[name], spans[0], 110, None), _cell(gain[name], spans[1], 110, 0.0)),
+        )
+        for name, e in told.items()
+    )
+    note = (
+        "Reward a page that the policy would have earned, and how much more than the policy of the log; 95 % bootstrap over users"
+    )
+    return Table(
+        "What another policy's log says", note, ("reward a page", "more than the log's"), rows, "Estimator and what it assumes"
+    )
+
+
+def refusals(found: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Estimators that refuse, each with its reason."""
+    return [(name, plain(e["refused"]["verdict"], 300)) for name, e in found.get("estimators", {}).items() if e["value"] is None]
 
 
 def _rate_cell(rate: Mapping[str, Any] | None) -> Cell | None:
