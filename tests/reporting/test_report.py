@@ -30,6 +30,16 @@ def test_only_an_interval_beside_zero_decides(rival, level, word):
     assert "the only other method, sasrec" in verdict.headline
 
 
+def test_what_learning_pages_changed_is_told_apart_from_other_methods():
+    verdict = judge(make_evaluation({"popularity": 0.05, "sft": 0.0601}), "pagellm", "ndcg@10")
+    assert verdict.headline.endswith("better than the only other method, popularity.")
+    assert verdict.sentences[-1].startswith(
+        "Learning from its own pages changed: ndcg@10 -0.0001 [-0.0021, +0.0019], near_duplicates@10 "
+    )
+    alone = judge(make_evaluation({"sft": 0.05}), "pagellm", "ndcg@10")
+    assert alone.headline.endswith("better than the only other method, sft.")
+
+
 def test_near_duplicates_are_worse_when_there_are_more():
     more = judge(make_evaluation({"sasrec": 0.05}), "pagellm", "ndcg@10")
     fewer = judge(make_evaluation({"sasrec": 0.07}), "pagellm", "ndcg@10")

@@ -21,6 +21,9 @@ class Metric:
     good: int
 
 
+SUPERVISED = "sft"
+"""Name of a run's own supervised policy, where reinforcement learning changed it."""
+
 METRICS = {
     "ndcg": Metric("NDCG", "how high on the page the items stand that the customer took next; 1 is perfect", 1),
     "recall": Metric("Recall", "share of the items taken next that the page holds", 1),
@@ -105,7 +108,10 @@ _OUTCOMES = {
 
 
 def judge(evaluation: Mapping[str, Any], subject: str, headline: str) -> Verdict:
-    """The run against the best of the others on the headline metric, by the paired difference over users."""
+    """The run against the best of the others on the headline metric, by the paired difference over users.
+
+    Its own supervised policy is none of the others: what reinforcement learning changed is told apart.
+    """
     own = read_estimate(evaluation["methods"], subject, headline, "mean")
     if own is None:
         raise PagellmError(f"The evaluation has no {headline} of {subject}. It has: {', '.join(evaluation['methods'])}.")
@@ -119,21 +125,36 @@ def judge(evaluation: Mapping[str, Any], subject: str, headline: str) -> Verdict
         return Verdict(
             "open", f"{subject} cannot be compared with {rival}: no paired difference.", (f"{headline} {own.text()}.",)
         )
-    several = len(evaluation["methods"]) - 1
+    several = len([name for name in evaluation["methods"] if name not in (subject, SUPERVISED)]) or 1
     against = f"the best of the {several} other methods, {rival}" if several > 1 else f"the only other method, {rival}"
     good = metric_of(headline).good or 1
     level, words = _OUTCOMES[difference.side * good]
     ratio = read_estimate(evaluation.get("ratio", {}), rival, headline, "ratio")
     size = f"That is {ratio.text()} times as much." if ratio else ""
     evidence = f"{headline}: {own.text()} against {other.text()}; difference {difference.text(signed=True)} over {users}. {size}"
-    return Verdict(level, f"{subject} {words} {against}.", (evidence.strip(), *_page_sentences(evaluation, subject, rival)))
+    return Verdict(
+        level,
+        f"{subject} {words} {against}.",
+        (evidence.strip(), *_page_sentences(evaluation, subject, rival), *_learned(evaluation, subject, headline)),
+    )
 
 
 def strongest(evaluation: Mapping[str, Any], subject: str, metric: str) -> str | None:
-    """The best method beside the subject on this metric, None if there is none."""
+    """The best method beside the subject on this metric, None if there is none; its own supervised policy only where nothing else is."""
     good = metric_of(metric).good or 1
-    others = {n: v[metric]["mean"] * good for n, v in evaluation["methods"].items() if n != subject and metric in v}
+    every = {n: v[metric]["mean"] * good for n, v in evaluation["methods"].items() if n != subject and metric in v}
+    others = {n: value for n, value in every.items() if n != SUPERVISED} or every
     return max(others, key=others.__getitem__) if others else None
+
+
+def _learned(evaluation: Mapping[str, Any], subject: str, headline: str) -> tuple[str, ...]:
+    """What learning from its own pages changed, against the run's supervised policy."""
+    told = []
+    for name in (headline, *(n for n in evaluation["methods"][subject] if n.startswith("near_duplicates"))):
+        difference = read_estimate(evaluation.get("paired", {}), SUPERVISED, name, "diff")
+        if difference is not None:
+            told.append(f"{name} {difference.text(signed=True)}")
+    return (f"Learning from its own pages changed: {', '.join(told)}.",) if told else ()
 
 
 def _page_sentences(evaluation: Mapping[str, Any], subject: str, rival: str) -> tuple[str, ...]:
