@@ -13,10 +13,11 @@ from pagellm.catalog import Catalog
 from pagellm.config import CandidateConfig
 from pagellm.data.evidence import build_evidence
 from pagellm.data.splits import make_split
-from pagellm.errors import NotApplicableError
+from pagellm.errors import DataError, NotApplicableError
 from pagellm.evaluation import lineup as lineups
 from pagellm.evaluation.baselines.gru4rec import gru4rec_fits
 from pagellm.evaluation.baselines.item_lm import item_lm_fits
+from pagellm.evaluation.baselines.lambdamart import examples, learned_and_judged
 from pagellm.evaluation.baselines.pages import RankedPages
 from pagellm.evaluation.baselines.reranked import DIALS, Reranked, tune_reranked
 from pagellm.evaluation.baselines.sasrec import sasrec_fits
@@ -208,6 +209,33 @@ def test_rerankers_of_a_handful_of_items_rank_each_once(lineup: Lineup) -> None:
             check_ranked(name, ranked, len(contexts), few)
             own = lineup.fitted[str(lineup.notes["base"])].ranker.among(few).rank(contexts, 30)  # type: ignore[attr-defined]
             assert [set(row) for row in ranked] == [set(row) for row in own]
+
+
+def test_trees_learn_from_what_is_older_than_what_they_are_judged_on() -> None:
+    learned, judged = learned_and_judged(SPLIT)
+    valid_cut, test_cut = (int(str(SPLIT.card[name])) for name in ("valid_cut", "test_cut"))
+    assert (learned.time < valid_cut).all()
+    assert learned.warm.all()
+    assert len(learned) > 20
+    assert ((judged.time >= valid_cut) & (judged.time < test_cut)).all()
+    shuffled = make_split(LOG, ITEMS, "last-out")
+    learned, judged = learned_and_judged(shuffled)
+    assert not set(learned.user) & set(judged.user)
+    assert set(learned.user) | set(judged.user) == set(shuffled.valid.user)
+
+
+def test_groups_of_rows_are_contexts_with_their_targets() -> None:
+    given, contexts = everything(), SPLIT.between_cuts()
+    found = examples(given.evidence, contexts, given.channels, np.ones(ITEMS, bool))
+    assert len(found.sizes) == len(contexts)  # so many channels that every target is among the candidates
+    assert found.sizes.sum() == len(found.features) == len(found.label)
+    ends = np.cumsum(found.sizes)
+    hits = [int(found.label[end - size : end].sum()) for size, end in zip(found.sizes, ends, strict=True)]
+    assert hits == [len(contexts.target(c)) for c in range(len(contexts))]
+    left = [ITEMS - len(np.unique(contexts.history(c))) for c in range(len(contexts))]
+    assert (found.sizes <= left).all()
+    with pytest.raises(DataError, match="no context with a target"):
+        examples(given.evidence, contexts, given.channels, np.zeros(ITEMS, bool))
 
 
 def test_the_logged_page_is_the_one_that_was_not_over() -> None:

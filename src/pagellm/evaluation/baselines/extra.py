@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import os
 import warnings
 from types import ModuleType
 
@@ -29,4 +28,4 @@ def library(module: str, method: str) -> ModuleType:
 
 def threads() -> int:
     """Threads that a library may use: as many as numba, which the run's configuration sets."""
-    return int(min(numba.get_num_threads(), os.cpu_count() or 1))
+    return int(numba.get_num_threads())

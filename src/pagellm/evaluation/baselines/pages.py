@@ -40,6 +40,6 @@ class RankedPages:
 
     def _order(self, context: Context) -> I32:
         """Twice as many items as slots: a page that differs in every slot leaves enough."""
-        ranked = self.ranker.rank(contexts_of([context]), 2 * self.slots)[0]
-        kept: I32 = ranked[ranked != NO_ITEM]
-        return kept
+        ranked: I32 = self.ranker.rank(contexts_of([context]), 2 * self.slots)[0]
+        filled: I32 = ranked[ranked != NO_ITEM]
+        return filled

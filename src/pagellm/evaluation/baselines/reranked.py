@@ -52,7 +52,7 @@ class Reranked:
 def paged(name: str, ranked: I32, vectors: F32, dial: float) -> I32:
     """Pages [context, slot] from rankings [context, rank]."""
     relevance = -np.log(np.arange(1, ranked.shape[1] + 1, dtype=np.float32))
-    scores = np.broadcast_to(relevance, ranked.shape)
+    scores = np.tile(relevance, (len(ranked), 1))
     return (mmr if name == "mmr" else dpp)(scores, ranked, vectors, SLOTS, dial)
 
 
