@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from pagellm.evaluation.pages.judge import PageComparison
     from pagellm.evaluation.protocol import Comparison
-    from pagellm.evaluation.results import Estimate
+    from pagellm.evaluation.results import Estimate, Tables
 
 Runs = Annotated[
     list[Path],
@@ -74,9 +74,10 @@ def _print(comparison: Comparison) -> None:
             starred = {m: comparison.best(m) for m in some if m in ACCURACY and len(comparison.methods) > 1}
             console.print(_table(title if some[0] == metrics[0] else None, comparison.methods, some, starred))
     if comparison.pages is not None:
-        _print_pages(console, comparison.pages)
+        _print_pages(console, comparison.subject, comparison.pages)
     if comparison.ratio:
         console.print(_pairs(comparison))
+        console.print(_tests(comparison))
     for name, part in (("Users without history", comparison.cold_users), ("New items among themselves", comparison.cold_items)):
         if part is not None:
             console.print(_apart(name, part))
@@ -89,7 +90,7 @@ def _columns_that_fit(metrics: tuple[str, ...], width: int) -> list[tuple[str, .
     return [metrics[at : at + each] for at in range(0, len(metrics), each)]
 
 
-def _print_pages(console: Console, pages: PageComparison) -> None:
+def _print_pages(console: Console, subject: str, pages: PageComparison) -> None:
     """What composed pages are like, then whether they keep the layout."""
     card = pages.card
     console.print(f"Pages of layout {card['layout']} · {len(card['rows'])} rows, {card['slots']} slots · {card['users']}")  # type: ignore[arg-type]
@@ -106,6 +107,8 @@ def _print_pages(console: Console, pages: PageComparison) -> None:
         if rules:
             worst = ", ".join(f"{rule} {count:,}" for rule, count in list(rules.items())[:3])
             console.print(f"{name} without masks breaks most: {worst}")
+    if pages.figures.paired:
+        console.print(_page_pairs(subject, pages.figures))
 
 
 def _table(
@@ -119,12 +122,31 @@ def _table(
 
 
 def _pairs(comparison: Comparison) -> Table:
-    """The subject against each other method: ratios for accuracy, p of no difference after Holm's correction, repetition."""
-    table = _bare(f"{comparison.subject} against", "method", "ndcg@10 ×", "p Holm", "ndcg@100 ×", "near_duplicates@10 −")
+    """The subject against each other method: ratios for accuracy, a difference for near-duplicates."""
+    table = _bare(f"{comparison.subject} against", "method", "ndcg@10 ×", "ndcg@100 ×", "near_duplicates@10 −")
     for name, row in comparison.ratio.items():
-        ratios = [_range(row[m]) if m in row else "no ratio to 0" for m in ("ndcg@10", "ndcg@100")]
-        p = f"{comparison.p_holm[name]['ndcg@10']:.3f}"
-        table.add_row(name, ratios[0], p, ratios[1], _range(comparison.paired[name]["near_duplicates@10"]))
+        ratios = (_range(row[m]) if m in row else "no ratio to 0" for m in ("ndcg@10", "ndcg@100"))
+        table.add_row(name, *ratios, _range(comparison.paired[name]["near_duplicates@10"]))
+    return table
+
+
+def _tests(comparison: Comparison) -> Table:
+    """How likely such differences would be by chance alone, after Holm's correction over all tests of the comparison."""
+    metrics = ("ndcg@10", "ndcg@100", "recall@20", "near_duplicates@10")
+    count = sum(map(len, comparison.p_holm.values()))
+    table = _bare(f"p of no difference, corrected for {count} tests (Holm)", "method", *metrics)
+    for name, row in comparison.p_holm.items():
+        table.add_row(name, *(f"{row[m]:.3f}" for m in metrics))
+    return table
+
+
+def _page_pairs(subject: str, figures: Tables) -> Table:
+    """The subject's pages less those of each other method, with the corrected p of the first difference."""
+    table = _bare(f"Pages of {subject} less those of", "method", "page_ndcg −", "p Holm", "near_duplicates −")
+    for name, row in figures.paired.items():
+        ndcg = row["page_ndcg"]
+        told = f"{ndcg.value:+.4f} [{ndcg.low:+.4f}, {ndcg.high:+.4f}]"
+        table.add_row(name, told, f"{figures.p_holm[name]['page_ndcg']:.3f}", _range(row["near_duplicates"]))
     return table
 
 
