@@ -37,8 +37,8 @@ PAGE = ("ild@10", "near_duplicates@10", "category_coverage@10", "catalog_coverag
 
 
 COMPOSED = {
-    "Do composed pages hold what users took next, where people look?": ("page_dcg", "page_ndcg", "expected_clicks", "filled"),
-    "How varied are composed pages, and what do they repeat?": (
+    "Composed pages: what users took next, where people look": ("page_dcg", "page_ndcg", "expected_clicks", "filled"),
+    "Composed pages: variety and reach": (
         *("repeats", "group_repeats", "near_duplicates", "ild", "category_entropy", "price_spread"),
         *("novelty", "coverage", "gini"),
     ),
@@ -93,13 +93,15 @@ def _columns_that_fit(metrics: tuple[str, ...], width: int) -> list[tuple[str, .
 def _print_pages(console: Console, subject: str, pages: PageComparison) -> None:
     """What composed pages are like, then whether they keep the layout."""
     card = pages.card
-    console.print(f"Pages of layout {card['layout']} · {len(card['rows'])} rows, {card['slots']} slots · {card['users']}")  # type: ignore[arg-type]
+    rows = len(card["rows"])  # type: ignore[arg-type]
+    size = f"{rows} row{'s' if rows > 1 else ''}, {card['slots']} slots"
+    console.print(f"Pages of layout {card['layout']} · {size} · {card['users']}")
     console.print(f"Look: {card['look']}. Ideal: {card['ideal']}.")
     for title, wanted in COMPOSED.items():
         metrics = tuple(m for m in wanted if m in pages.results.metrics and (card["ruled"] or m not in _TOLD_ABOVE))
         for some in _columns_that_fit(metrics, console.width):
             console.print(_table(title if some[0] == metrics[0] else None, pages.figures.methods, some, {}))
-    table = _bare(f"Do composed pages keep the rules? ({len(pages.checked.users):,} users)", "method", *CHECKED)
+    table = _bare(f"Composed pages: rules ({len(pages.checked.users):,} users)", "method", *CHECKED)
     for name, row in pages.rates.items():
         table.add_row(name, *(_figure(_estimate(row[m])) if m in row else "-" for m in CHECKED))
     console.print(table)
