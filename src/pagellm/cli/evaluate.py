@@ -105,6 +105,8 @@ def _print_pages(console: Console, subject: str, pages: PageComparison) -> None:
     for name, row in pages.rates.items():
         table.add_row(name, *(_figure(_estimate(row[m])) if m in row else "-" for m in CHECKED))
     console.print(table)
+    for name in (n for n, row in pages.rates.items() if row["violations_served"]["mean"]):
+        console.print(f"Served pages of {name} break rules, which the masks should make impossible: please report it.")
     for name, rules in pages.broken.items():
         if rules:
             worst = ", ".join(f"{rule} {count:,}" for rule, count in list(rules.items())[:3])
