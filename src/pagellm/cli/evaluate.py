@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from pagellm.evaluation.pages.judge import PageComparison
     from pagellm.evaluation.protocol import Comparison
-    from pagellm.evaluation.results import Estimate
+    from pagellm.evaluation.results import Estimate, Tables
 
 Runs = Annotated[
     list[Path],
@@ -37,8 +37,8 @@ PAGE = ("ild@10", "near_duplicates@10", "category_coverage@10", "catalog_coverag
 
 
 COMPOSED = {
-    "Do composed pages hold what users took next, where people look?": ("page_dcg", "page_ndcg", "expected_clicks", "filled"),
-    "How varied are composed pages, and what do they repeat?": (
+    "Composed pages: what users took next, where people look": ("page_dcg", "page_ndcg", "expected_clicks", "filled"),
+    "Composed pages: variety and reach": (
         *("repeats", "group_repeats", "near_duplicates", "ild", "category_entropy", "price_spread"),
         *("novelty", "coverage", "gini"),
     ),
@@ -74,9 +74,10 @@ def _print(comparison: Comparison) -> None:
             starred = {m: comparison.best(m) for m in some if m in ACCURACY and len(comparison.methods) > 1}
             console.print(_table(title if some[0] == metrics[0] else None, comparison.methods, some, starred))
     if comparison.pages is not None:
-        _print_pages(console, comparison.pages)
+        _print_pages(console, comparison.subject, comparison.pages)
     if comparison.ratio:
         console.print(_pairs(comparison))
+        console.print(_tests(comparison))
     for name, part in (("Users without history", comparison.cold_users), ("New items among themselves", comparison.cold_items)):
         if part is not None:
             console.print(_apart(name, part))
@@ -92,23 +93,29 @@ def _columns_that_fit(metrics: tuple[str, ...], width: int) -> list[tuple[str, .
     return [metrics[at : at + each] for at in range(0, len(metrics), each)]
 
 
-def _print_pages(console: Console, pages: PageComparison) -> None:
+def _print_pages(console: Console, subject: str, pages: PageComparison) -> None:
     """What composed pages are like, then whether they keep the layout."""
     card = pages.card
-    console.print(f"Pages of layout {card['layout']} · {len(card['rows'])} rows, {card['slots']} slots · {card['users']}")  # type: ignore[arg-type]
+    rows = len(card["rows"])  # type: ignore[arg-type]
+    size = f"{rows} row{'s' if rows > 1 else ''}, {card['slots']} slots"
+    console.print(f"Pages of layout {card['layout']} · {size} · {card['users']}")
     console.print(f"Look: {card['look']}. Ideal: {card['ideal']}.")
     for title, wanted in COMPOSED.items():
         metrics = tuple(m for m in wanted if m in pages.results.metrics and (card["ruled"] or m not in _TOLD_ABOVE))
         for some in _columns_that_fit(metrics, console.width):
             console.print(_table(title if some[0] == metrics[0] else None, pages.figures.methods, some, {}))
-    table = _bare(f"Do composed pages keep the rules? ({len(pages.checked.users):,} users)", "method", *CHECKED)
+    table = _bare(f"Composed pages: rules ({len(pages.checked.users):,} users)", "method", *CHECKED)
     for name, row in pages.rates.items():
         table.add_row(name, *(_figure(_estimate(row[m])) if m in row else "-" for m in CHECKED))
     console.print(table)
+    for name in (n for n, row in pages.rates.items() if row["violations_served"]["mean"]):
+        console.print(f"Served pages of {name} break rules, which the masks should make impossible: please report it.")
     for name, rules in pages.broken.items():
         if rules:
             worst = ", ".join(f"{rule} {count:,}" for rule, count in list(rules.items())[:3])
             console.print(f"{name} without masks breaks most: {worst}")
+    if pages.figures.paired:
+        console.print(_page_pairs(subject, pages.figures))
 
 
 def _table(
@@ -122,12 +129,31 @@ def _table(
 
 
 def _pairs(comparison: Comparison) -> Table:
-    """The subject against each other method: ratios for accuracy, p of no difference after Holm's correction, repetition."""
-    table = _bare(f"{comparison.subject} against", "method", "ndcg@10 ×", "p Holm", "ndcg@100 ×", "near_duplicates@10 −")
+    """The subject against each other method: ratios for accuracy, a difference for near-duplicates."""
+    table = _bare(f"{comparison.subject} against", "method", "ndcg@10 ×", "ndcg@100 ×", "near_duplicates@10 −")
     for name, row in comparison.ratio.items():
-        ratios = [_range(row[m]) if m in row else "no ratio to 0" for m in ("ndcg@10", "ndcg@100")]
-        p = f"{comparison.p_holm[name]['ndcg@10']:.3f}"
-        table.add_row(name, ratios[0], p, ratios[1], _range(comparison.paired[name]["near_duplicates@10"]))
+        ratios = (_range(row[m]) if m in row else "no ratio to 0" for m in ("ndcg@10", "ndcg@100"))
+        table.add_row(name, *ratios, _range(comparison.paired[name]["near_duplicates@10"]))
+    return table
+
+
+def _tests(comparison: Comparison) -> Table:
+    """How likely such differences would be by chance alone, after Holm's correction over all tests of the comparison."""
+    metrics = ("ndcg@10", "ndcg@100", "recall@20", "near_duplicates@10")
+    count = sum(map(len, comparison.p_holm.values()))
+    table = _bare(f"p of no difference, corrected for {count} tests (Holm)", "method", *metrics)
+    for name, row in comparison.p_holm.items():
+        table.add_row(name, *(f"{row[m]:.3f}" for m in metrics))
+    return table
+
+
+def _page_pairs(subject: str, figures: Tables) -> Table:
+    """The subject's pages less those of each other method, with the corrected p of the first difference."""
+    table = _bare(f"Pages of {subject} less those of", "method", "page_ndcg −", "p Holm", "near_duplicates −")
+    for name, row in figures.paired.items():
+        ndcg = row["page_ndcg"]
+        told = f"{ndcg.value:+.4f} [{ndcg.low:+.4f}, {ndcg.high:+.4f}]"
+        table.add_row(name, told, f"{figures.p_holm[name]['page_ndcg']:.3f}", _range(row["near_duplicates"]))
     return table
 
 

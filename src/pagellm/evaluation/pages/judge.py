@@ -6,7 +6,7 @@ draws. Rules are checked on fewer pages, because the validator asks of every slo
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -37,7 +37,7 @@ MOST_USERS = 2_000
 MOST_CHECKED = 200
 """Of these, users whose pages are held against the rules and written once more from reordered candidates."""
 
-_BATCH = 512  # pages whose items are compared pair by pair at once
+_PAIRS = 4_000_000  # pairs of slots that are compared at once
 
 
 class PageMaker(Protocol):
@@ -96,13 +96,14 @@ def judge_pages(
     asked = list(askers(some, stand.impressions, stand.rules.frequency.days if stand.rules.frequency else 0))
     ideal, exact = ideal_dcg(some, stand.rules, stand.look)
     few = np.linspace(0, len(some) - 1, min(len(some), MOST_CHECKED)).astype(np.int64)
+    validator = Validator(stand.rules.layout, stand.catalog, stand.rules.now)
     values, checked, broken = {}, {}, {}
     metrics: tuple[str, ...] = ()
     for maker in makers:
         pages, pool = maker.pages(some, asked)
         columns = page_columns(PageBatch.of(pages, some, np.arange(len(some))), stand, ideal)
         metrics, values[maker.name] = tuple(columns), np.stack(list(columns.values()), axis=1)
-        checked[maker.name], broken[maker.name] = _checked(maker, pages, pool, few, some, asked, stand, seed)
+        checked[maker.name], broken[maker.name] = _checked(maker, pages, pool, few, some, asked, validator, seed)
     results = Results(some.user, metrics, values)
     rules = Results(some.user[few], ("violations_raw", "violations_served", "order_sensitivity"), checked)
     return PageComparison(
@@ -132,7 +133,7 @@ def page_columns(pages: PageBatch, stand: PageStand, ideal: F64) -> dict[str, F6
     columns |= {
         "near_duplicates": _in_parts(near_duplicates, items, facts.titles),
         "ild": _in_parts(intra_list_distance, items, facts.content),
-        "category_entropy": category_entropy(items, facts.theme),
+        "category_entropy": _in_parts(category_entropy, items, facts.theme),
         "novelty": novelty(items, facts.information),
     }
     if facts.price is not None:
@@ -150,22 +151,18 @@ def _checked(
     few: np.ndarray,
     contexts: Contexts,
     asked: Sequence[Context],
-    stand: PageStand,
+    validator: Validator,
     seed: int,
 ) -> tuple[F64, dict[str, int]]:
     """([user, metric] breaches of unruled and of served pages and sensitivity to order, NaN without candidates; raw breaches by rule)."""
     some, who, served = contexts.take(few), [asked[p] for p in few], [pages[p] for p in few]
-    validator = Validator(stand.rules.layout, stand.catalog, stand.rules.now)
-    raw, broken = violations(*_with_asked(maker.unruled(some, who), who), validator)
+    free, wide = maker.unruled(some, who)
+    raw, broken = violations(free, who, wide, validator)
     kept, _ = violations(served, who, pool[few], validator)
     moved = np.full(len(few), np.nan)
     if isinstance(maker, Reorders):
         moved = order_sensitivity(served, maker.reordered(some, who, seed)[0])
     return np.stack([raw, kept, moved], axis=1), broken
-
-
-def _with_asked(made: tuple[list[Page], I32], asked: Sequence[Context]) -> tuple[list[Page], Sequence[Context], I32]:
-    return made[0], asked, made[1]
 
 
 def rates_of(checked: Results, resamples: int, seed: int) -> dict[str, dict[str, dict[str, object]]]:
@@ -174,8 +171,10 @@ def rates_of(checked: Results, resamples: int, seed: int) -> dict[str, dict[str,
     return {name: {m: cell for m, cell in row.items() if cell["mean"] == cell["mean"]} for name, row in told.items()}
 
 
-def _in_parts(measure, items: I32, vectors) -> F64:  # type: ignore[no-untyped-def]
-    return np.concatenate([measure(items[at : at + _BATCH], vectors) for at in range(0, max(len(items), 1), _BATCH)])
+def _in_parts(measure: Callable[..., F64], items: I32, fact: np.ndarray) -> F64:
+    """A measure that compares slots pair by pair, some pages at a time."""
+    step = max(1, _PAIRS // max(items.shape[1], 1) ** 2)
+    return np.concatenate([measure(items[at : at + step], fact) for at in range(0, max(len(items), 1), step)])
 
 
 def _card(some: Contexts, contexts: Contexts, ideal: F64, exact: bool, stand: PageStand, seed: int) -> dict[str, object]:
