@@ -6,7 +6,7 @@ likeliest pages for users of the test part whom rewards and PPO have never met, 
 and moment. *Known* shops have nothing that a log cannot tell: no passing intents, no drift of taste. The others have both, and the
 best page knows them, so no policy can reach it. The truth chooses nothing: settings are those of the profile or named in the arm.
 
-    python benchmarks/oracle_share.py [--shop known|standard] [--seeds 0 1 2 3 4] [--out DIR] [--save] [--smoke]
+    python benchmarks/oracle_share.py [--shop known|standard] [--seeds 0 1 2 3 4] [--pages N] [--set KEY=VALUE ...] [--out DIR] [--save]
 """
 
 from __future__ import annotations
@@ -53,7 +53,8 @@ class Sizes:
     users: int = 1_000
     judged: int = 80  # contexts a seed
     tried: int = 6  # of them, for which the learned reward is asked for its best page among all
-    changes: tuple[str, ...] = ()  # settings of every arm
+    changes: tuple[str, ...] = ()  # settings of run and arms
+    arms: tuple[str, ...] = tuple(ARMS)
 
 
 def shop(kind: str, seed: int, sizes: Sizes, folder: Path) -> Any:
@@ -86,7 +87,9 @@ def shares(kind: str, seed: int, sizes: Sizes) -> tuple[dict[str, np.ndarray], d
     with tempfile.TemporaryDirectory() as scratch:
         data, folder = Path(scratch) / "shop", Path(scratch) / "run"
         world = shop(kind, seed, sizes, data)
-        for _ in train_run(data, folder, stage_config("reward", "tiny", RUN, seed), tell=lambda line: None, until="reward"):
+        for _ in train_run(
+            data, folder, stage_config("reward", "tiny", (*RUN, *sizes.changes), seed), tell=lambda line: None, until="reward"
+        ):
             pass
         run = load_run(folder)
         stand = Stand.of(run, data)
@@ -111,7 +114,7 @@ def shares(kind: str, seed: int, sizes: Sizes) -> tuple[dict[str, np.ndarray], d
         "supervised": worth(likeliest_pages(run.net, asked, stand.desk).items) / best,
     }
     facts: dict[str, Any] = {"run CPU s": round(time.process_time() - began, 1), "best clicks": float(best.mean())}
-    for arm, settings in ARMS.items():
+    for arm, settings in ((arm, ARMS[arm]) for arm in sizes.arms):
         print(f"  {time.process_time():.0f} s: {arm}", file=sys.stderr, flush=True)
         began = time.process_time()
         net, last, reward = learned(stand, (*settings, *sizes.changes), seed)
@@ -182,20 +185,28 @@ def main() -> None:
     )
     parser.add_argument("--shop", choices=tuple(BEHAVIOR), default="known")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
+    parser.add_argument("--pages", type=int, default=Sizes.pages, help="logged pages, by 1,000 users")
+    parser.add_argument("--set", dest="changes", nargs="+", default=[], metavar="KEY=VALUE", help="settings of run and arms")
+    parser.add_argument("--arms", nargs="+", choices=tuple(ARMS), default=list(ARMS))
+    parser.add_argument("--name", default="", help="added to the name of the saved file")
     parser.add_argument("--out", type=Path, help="folder where each seed leaves a file, and where seeds that have one are read")
     output = parser.add_mutually_exclusive_group()
     output.add_argument("--save", action="store_true", help="write benchmarks/results/oracle_share-SHOP.json")
     output.add_argument("--smoke", action="store_true", help="one small shop")
     options = parser.parse_args()
     pin(1)
-    sizes = Sizes(5_000, 600, 5, 1, ("ppo.iterations=2",)) if options.smoke else Sizes()
+    sizes = (
+        Sizes(5_000, 600, 5, 1, ("ppo.iterations=2",))
+        if options.smoke
+        else Sizes(options.pages, changes=tuple(options.changes), arms=tuple(options.arms))
+    )
     rows = [one_seed(options.shop, seed, sizes, options.out) for seed in ([0] if options.smoke else options.seeds)]
     table = {name: pooled([np.array(row["shares"][name]) for row in rows]) for name in rows[0]["shares"]}
     for name, row in table.items():
         print(f"{name:<55}{row['mean']:>8.3f} [{row['low']:.3f}, {row['high']:.3f}]")
     if options.save:
-        path, seeds = RESULTS / f"oracle_share-{options.shop}.json", " ".join(map(str, options.seeds))
-        command = f"python benchmarks/oracle_share.py --shop {options.shop} --seeds {seeds} --save"
+        path = RESULTS / f"oracle_share-{options.shop}{options.name}.json"
+        command = " ".join(["python", "benchmarks/oracle_share.py", *sys.argv[1:]])
         by_seed = [{name: float(np.mean(row["shares"][name])) for name in table} for row in rows]
         record = {"environment": environment(), "command": command, "shares": table, "by_seed": by_seed}
         path.write_text(json.dumps(record | {"facts": [row["facts"] for row in rows]}, indent=2) + "\n")
