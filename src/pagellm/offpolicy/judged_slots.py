@@ -92,7 +92,7 @@ def _shares(item: I32, slot: I64, shape: tuple[int, int]) -> F64:
     """[position, item] share of a position's rows with the item."""
     counts = np.zeros(shape)
     np.add.at(counts, (slot, item), 1.0)
-    return counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    return np.asarray(counts / np.maximum(counts.sum(1, keepdims=True), 1))
 
 
 def slot_records(rows: SlotLog, item: I32, slot: I64, table: F64) -> Logged:
