@@ -34,7 +34,7 @@ from pagellm.simulation.spec import profile
 from pagellm.simulation.world import World
 from pagellm.types import Context, Interactions
 
-SEED, PAGES, TEMPERATURES, DRAWS = 7, 20_000, (1.0, 2.0), 2
+SEED, PAGES, TEMPERATURES, DRAWS = 7, 20_000, (2.0, 1.0), 2
 RESULT = Path(__file__).parent / "results" / "ope_world.json"
 
 
