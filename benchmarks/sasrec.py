@@ -102,7 +102,7 @@ def alternating(recbole: RecBole, split: Any, parts: Sequence[Any]) -> tuple[np.
     from pagellm.evaluation.baselines.sasrec import SASRecNet
     from pagellm.evaluation.baselines.sequence import SequenceRanker, SequenceSettings, epochs_of, user_spans
 
-    settings = SequenceSettings(dims=DIMS, length=LENGTH, lr=LR, steps=0)
+    settings = SequenceSettings(dims=DIMS, length=LENGTH, lr=LR)
     torch.manual_seed(0)
     torch.set_num_threads(1)
     net = SASRecNet(np.zeros((len(split.candidates_valid), 1), np.float32), settings)
@@ -143,7 +143,7 @@ def comparisons() -> Sequence[Comparison]:
     if not data or not python:
         print("not measured: PAGELLM_DATA and PAGELLM_RECBOLE_PYTHON name the data sets and an interpreter with RecBole")
         return []
-    log, items = first_users(Path(data) / "amazon14_beauty", 200 if smoke() else USERS)
+    log, items = first_users(Path(data) / "amazon14_beauty", 100 if smoke() else USERS)
     split = last_out_split(log, items)
     parts = split.valid, split.test
     with tempfile.TemporaryDirectory() as folder:

@@ -30,7 +30,7 @@ from pagellm.types import DAY, NO_ITEM, Context, Contexts, Impressions, Interact
 
 BLOCKS, SIZE, USERS = 4, 8, 140
 ITEMS = BLOCKS * SIZE
-SMALL = SequenceSettings(dims=32, layers=1, heads=2, length=8, dropout=0.0, lr=1e-2, batch=32, epochs=5, steps=0)
+SMALL = SequenceSettings(dims=32, layers=1, heads=2, length=8, dropout=0.0, lr=1e-2, batch=32, epochs=5)
 FITTED = tuple(name for name in ALL if name != "sft")
 PERSONAL = tuple(name for name in FITTED if not name.startswith("popularity"))
 

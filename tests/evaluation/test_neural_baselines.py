@@ -31,7 +31,7 @@ from pagellm.types import NO_ITEM, Contexts, Interactions
 from tiny_run import train
 
 ITEMS = 24
-SMALL = SequenceSettings(dims=32, layers=1, heads=2, length=8, dropout=0.0, lr=5e-3, batch=32, epochs=6, steps=0)
+SMALL = SequenceSettings(dims=32, layers=1, heads=2, length=8, dropout=0.0, lr=5e-3, batch=32, epochs=6)
 BLANK = np.zeros((ITEMS, 4), np.float32)
 
 

@@ -36,7 +36,6 @@ class SequenceSettings:
     batch: int = 64
     epochs: int = 12
     patience: int = 2  # epochs without a better valid score before the search stops
-    steps: int = 50  # least of an epoch: a small log is passed over several times in each
 
 
 class SequenceNet(nn.Module):
@@ -129,10 +128,7 @@ def user_spans(log: Interactions, known: Bool, length: int) -> Contexts:
 
 
 def epochs_of(net: SequenceNet, spans: Contexts, users: KnownUsers, settings: SequenceSettings, seed: int) -> Iterator[float]:
-    """Trains on every next item of the spans, without end; yields the mean loss after each epoch.
-
-    An epoch is as many passes as make `settings.steps` steps, one where the log is large enough.
-    """
+    """Trains on every next item of the spans, without end; yields the mean loss after each epoch."""
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
     optimizer = torch.optim.AdamW(net.parameters(), settings.lr, betas=(0.9, 0.98), weight_decay=0.01)
@@ -140,7 +136,7 @@ def epochs_of(net: SequenceNet, spans: Contexts, users: KnownUsers, settings: Se
     while True:
         net.train()
         losses = []
-        for some in _epoch(spans, settings, rng):
+        for some in _epoch(spans, settings.batch, rng):
             items, last = sequences(spans.take(some), settings.length + 1)
             loss = next_item_loss(net, *(torch.from_numpy(a) for a in (items, rows[some], last)))
             optimizer.zero_grad()
@@ -151,15 +147,12 @@ def epochs_of(net: SequenceNet, spans: Contexts, users: KnownUsers, settings: Se
         yield float(np.mean(losses))
 
 
-def _epoch(spans: Contexts, settings: SequenceSettings, rng: np.random.Generator) -> Iterator[I64]:
-    """Batches of spans of about the same length, in a drawn order, pass after pass until the epoch is full."""
-    length = spans.stop - spans.start
-    of_one_pass = max(1, -(-len(spans) // settings.batch))
-    for _ in range(max(1, -(-settings.steps // of_one_pass))):
-        order = np.argsort(length + rng.uniform(0, 6, len(spans)), kind="stable")
-        batches = [order[at : at + settings.batch] for at in range(0, len(order), settings.batch)]
-        for place in rng.permutation(len(batches)):
-            yield batches[place]
+def _epoch(spans: Contexts, batch: int, rng: np.random.Generator) -> Iterator[I64]:
+    """Batches of spans of about the same length, in a drawn order."""
+    order = np.argsort(spans.stop - spans.start + rng.uniform(0, 6, len(spans)), kind="stable")
+    batches = [order[at : at + batch] for at in range(0, len(order), batch)]
+    for place in rng.permutation(len(batches)):
+        yield batches[place]
 
 
 def next_item_loss(
