@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from pagellm.cli.main import run
-from pagellm.models.run import finish
 from pagellm.comparing import check_seeds
+from pagellm.models.run import finish
 
 
 def like(original: Path, folder: Path, seed: int, **changes: dict[str, object]) -> Path:
