@@ -68,7 +68,7 @@ def als(log: Interactions, items: int) -> Comparison:
         peers={"implicit alone": alone},
         check=equal,
         target={"implicit alone": 1 / 1.03},
-        rounds=5,
+        rounds=15,
         notes=sizes(log, items),
     )
 
@@ -91,7 +91,7 @@ def bpr(log: Interactions, items: int) -> Comparison:
         peers={"implicit alone": alone},
         check=equal,
         target={"implicit alone": 1 / 1.03},
-        rounds=5,
+        rounds=15,
         notes=sizes(log, items),
     )
 
@@ -115,7 +115,7 @@ def lambdamart(contexts: int, candidates: int, features: int = 25) -> Comparison
         peers={"LightGBM alone": alone},
         check=equal,
         target={"LightGBM alone": 1 / 1.03},
-        rounds=5,
+        rounds=15,
         notes={"rows": len(rows), "features": features, "trees": 50},
     )
 

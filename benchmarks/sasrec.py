@@ -23,7 +23,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parent))
 from harness import Comparison, Ratio, main, smoke
 
-USERS, EPOCHS, L2 = 3_000, 12, 200.0
+USERS, EPOCHS, L2 = 1_500, 12, 200.0
 DIMS, LENGTH, LR = 64, 20, 1e-3
 SETTINGS = {
     "MAX_ITEM_LIST_LENGTH": LENGTH,
