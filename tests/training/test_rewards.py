@@ -77,6 +77,31 @@ def test_every_head_finds_what_was_planted_in_its_family() -> None:
         assert accuracy(net, fresh, family) > 0.9, family.name
 
 
+def test_a_policy_that_is_too_sure_is_believed_as_far_as_it_is_right() -> None:
+    """Swaps follow .3 of the policy's logit and nothing else: the head leaves the order alone, and the trust says how sure one may be."""
+    pairs, rng = table(4_000), np.random.default_rng(3)
+    swap = np.full(len(pairs), Family.SWAP)
+    rows = rng.normal(size=pairs.pages.rows.shape).astype(np.float32)
+    rows[:, -1] *= 3
+    gap = 0.3 * (rows[pairs.pages.index[pairs.chosen, 0], -1] - rows[pairs.pages.index[pairs.rejected, 0], -1])
+    right = rng.random(len(pairs)) < 1 / (1 + np.exp(-gap))
+    sides = pairs.pages.index[pairs.chosen, 0], pairs.pages.index[pairs.rejected, 0]
+    drawn = replace(
+        pairs, pages=replace(pairs.pages, rows=rows), family=swap, margin=0 * pairs.margin, better=np.where(right, *sides),
+        worse=np.where(right, *sides[::-1]),
+    )  # fmt: skip
+    torch.manual_seed(0)
+    config = RewardConfig(members=2, hidden=16, head_hidden=8)
+    net = RewardNet(config)
+    for _ in fit_rewards(net, drawn, config, 0):
+        pass
+    with torch.no_grad():
+        found = net.log_odds("item", net.item_vectors(torch.from_numpy(rows))).mean(-1).numpy()
+    slope = np.polyfit(rows[:, -1], found, 1)[0]
+    assert slope == pytest.approx(0.3, abs=0.06)
+    assert np.corrcoef(rows[:, -1], found)[0, 1] > 0.97
+
+
 def test_the_loss_is_bradley_terry_with_margin_offset_and_weights() -> None:
     pairs = table(50, offset=0.7)
     net = RewardNet(CONFIG).eval()

@@ -29,6 +29,7 @@ from pagellm.training.sft import Step
 from pagellm.types import F32, I64, Contexts, Interactions
 
 _MOST_STANDARDIZED = 200_000  # rows that mean and deviation are taken from
+_TRUST_RATE = 30.0  # times the learning rate: one number that must arrive before the heads, or they take its place and spoil the order
 
 
 @dataclass(frozen=True)
@@ -129,10 +130,12 @@ def fit_rewards(net: RewardNet, table: PairTable, config: RewardConfig, seed: in
     steps = a_pass * passes
     groups = [
         {"params": [p for p in net.parameters() if p.ndim > 1], "weight_decay": config.weight_decay},
-        {"params": [p for p in net.parameters() if p.ndim <= 1], "weight_decay": 0.0},
+        {"params": [p for p in net.parameters() if p.ndim <= 1 and p is not net.trust], "weight_decay": 0.0},
+        {"params": [net.trust], "weight_decay": 0.0},
     ]
+    rates = [config.lr, config.lr, _TRUST_RATE * config.lr]
     optimizer = torch.optim.AdamW(groups, lr=config.lr, foreach=False)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, config.lr, total_steps=steps + 1)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rates, total_steps=steps + 1)
     step = 0
     for _ in range(passes):
         order = rng.permutation(len(table))
