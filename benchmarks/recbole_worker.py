@@ -3,8 +3,9 @@
     python -c "import recbole_worker; recbole_worker.work('FOLDER')"
 
 FOLDER holds `settings.json`, `log/log.inter` in RecBole's own text form, and `asked.npz`: histories of judged users as item numbers padded
-on the right with -1, a target each, and the items that may be ranked. The line `sasrec` on standard input trains an epoch, `ease` fits; the
-answer on standard output is the CPU time, and the NDCG@10 of every judged user lies in FOLDER/<name>.npy. What a user took is not ranked.
+on the right with -1, a target each, and the items that may be ranked, first of equals first. The line `sasrec` on standard input trains an
+epoch, `ease` fits; the answer on standard output is the CPU time, and the NDCG@10 of every judged user lies in FOLDER/<name>.npy. What a
+user took is not ranked.
 """
 
 from __future__ import annotations
@@ -83,17 +84,19 @@ def items_of(dataset: Any, asked: dict[str, np.ndarray]) -> dict[str, np.ndarray
     """What is asked, in RecBole's own numbers: 0 pads, and stands for an item that it does not know."""
     known = dataset.field2token_id["item_id"]
     ours = np.array([0, *(known.get(str(i), 0) for i in range(int(asked["items"])))])
-    allowed = np.zeros(len(known), bool)
-    allowed[ours[asked["candidates"] + 1]] = True
-    allowed[0] = False
-    return {"history": ours[asked["history"] + 1], "target": ours[asked["target"] + 1], "allowed": allowed}
+    place = np.full(len(known), len(known))  # too large for what is no candidate
+    place[ours[asked["candidates"] + 1]] = np.arange(len(asked["candidates"]))
+    place[0] = len(known)
+    return {"history": ours[asked["history"] + 1], "target": ours[asked["target"] + 1], "place": place}
 
 
-def ndcg(scores: np.ndarray, history: np.ndarray, target: np.ndarray, allowed: np.ndarray) -> np.ndarray:
-    """NDCG@10 of one target a user; 0 for a target that may not be ranked."""
+def ndcg(scores: np.ndarray, history: np.ndarray, target: np.ndarray, place: np.ndarray) -> np.ndarray:
+    """NDCG@10 of one target a user; 0 for a target that may not be ranked. Equal scores go by `place` [item]."""
+    allowed = place < len(place)
     scores = np.where(allowed, scores, -np.inf)
     np.put_along_axis(scores, history, -np.inf, 1)
-    rank = 1 + (scores > np.take_along_axis(scores, target[:, None], 1)).sum(1)
+    own = np.take_along_axis(scores, target[:, None], 1)
+    rank = 1 + (scores > own).sum(1) + ((scores == own) & (place < place[target][:, None])).sum(1)
     return np.where((rank <= 10) & allowed[target], 1 / np.log2(rank + 1.0), 0.0)
 
 
@@ -133,7 +136,7 @@ class SASRec:
             with torch.no_grad():
                 hidden = self.model.forward(torch.from_numpy(newest[some]), torch.from_numpy((sizes - first)[some]))
                 scores = (hidden @ self.model.item_embedding.weight.T).numpy()
-            out.append(ndcg(scores, history[some], self.asked["target"][some], self.asked["allowed"]))
+            out.append(ndcg(scores, history[some], self.asked["target"][some], self.asked["place"]))
         return np.concatenate(out)
 
 
@@ -155,5 +158,5 @@ class Ease:
             taken = np.zeros((len(self.asked["history"][some]), len(self.weights)), np.float32)
             np.put_along_axis(taken, self.asked["history"][some], 1.0, 1)
             taken[:, 0] = 0
-            out.append(ndcg(taken @ self.weights, self.asked["history"][some], self.asked["target"][some], self.asked["allowed"]))
+            out.append(ndcg(taken @ self.weights, self.asked["history"][some], self.asked["target"][some], self.asked["place"]))
         return np.concatenate(out)
