@@ -81,10 +81,14 @@ def context(log: Interactions, user: int, now: int) -> Context:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="A trained run judged off-policy beside the truth.")
-    parser.add_argument("folder", type=Path)
+    parser.add_argument("folder", type=Path, nargs="?")
     parser.add_argument("--pages", type=int, default=20_000, help="logged pages that are judged at most")
     parser.add_argument("--save", action="store_true")
+    parser.add_argument("--smoke", action="store_true", help="does nothing: training takes minutes")
     options = parser.parse_args()
+    if options.folder is None:
+        print("This benchmark needs FOLDER, for a shop and a run.")
+        sys.exit(0 if options.smoke else 2)
     run = prepare(options.folder)
     set_threads(run.config)
     out: dict[str, Any] = {}
