@@ -29,9 +29,8 @@ from pagellm.training.sft import Step
 from pagellm.types import F32, I64, Contexts, Interactions
 
 _MOST_STANDARDIZED = 200_000  # rows that mean and deviation are taken from
-_TRUST_RATE = (
-    30.0  # times the learning rate: one number that must arrive before the heads, or they take its place and spoil the order
-)
+_TRUST_RATE = 30.0
+"""Times the learning rate: the trust must arrive before the heads, or they take its place and spoil the policy's order."""
 
 
 @dataclass(frozen=True)
