@@ -7,7 +7,8 @@ from html_reader import Reader
 from sample_shop import HOSTILE, full_report, make_evaluation
 
 from pagellm.errors import PagellmError
-from pagellm.reporting.report import RunReport, flat, headline_table, metric_tables, report_html, training_charts
+from pagellm.reporting.report import RunReport, flat, report_html, training_charts
+from pagellm.reporting.tables import headline_table, metric_tables
 from pagellm.reporting.verdict import Estimate, judge, number
 
 
