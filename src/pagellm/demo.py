@@ -174,7 +174,7 @@ def _learning_verdict(run: Path) -> str:
 
 
 def _verdict(comparison: Comparison) -> str:
-    best = comparison.best("ndcg@10")
+    best = comparison.best("ndcg@10", AGAINST)
     ratio = comparison.ratio[best]["ndcg@10"]
     ours = comparison.methods["pagellm"]["ndcg@10"].value
     return f"NDCG@10 {ours:.3f} · {ratio.value:.2f} [{ratio.low:.2f}, {ratio.high:.2f}] times the best baseline ({best})"
