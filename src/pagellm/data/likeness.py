@@ -47,12 +47,17 @@ def likeness_of(catalog: Catalog, vectors: F32, alike: float) -> Likeness:
     return Likeness(vectors, title_vectors(catalog), groups, themes(catalog, vectors), brands, alike)
 
 
+def theme_column(catalog: Catalog) -> str | None:
+    """The column that names the themes, as `Catalog.codes` takes it; None where they are clusters."""
+    name = next((name for name in ("main_category", "categories") if catalog.has(name)), None)
+    return f"{name}[0]" if name and catalog.frame[name].dtype.is_nested() else name
+
+
 def themes(catalog: Catalog, content: F32) -> I32:
     """[item] the main category; else the first category; else, in a catalog of titles alone, a cluster of the content vectors."""
-    for name in ("main_category", "categories"):
-        if catalog.has(name):
-            nested = catalog.frame[name].dtype.is_nested()
-            return catalog.codes(f"{name}[0]" if nested else name)[0]
+    column = theme_column(catalog)
+    if column is not None:
+        return catalog.codes(column)[0]
     from sklearn.cluster import MiniBatchKMeans
 
     clusters = min(_THEMES, len(np.unique(content, axis=0)))

@@ -65,9 +65,15 @@ def fast_enough(milliseconds: Sequence[float], most: float) -> Gate:
     rule = f"95 of 100 pages are composed within {most:g} ms, one at a time, on this machine"
     if not milliseconds:
         return Gate("speed", rule, "no page was timed", None)
+    middle, late = middle_and_late(milliseconds)
+    told = f"median {middle:.0f} ms, 95 of 100 within {late:.0f} ms, {len(milliseconds)} pages"
+    return Gate("speed", rule, told, late <= most)
+
+
+def middle_and_late(milliseconds: Sequence[float]) -> tuple[float, float]:
+    """(median, within which 95 of 100 are) of times, one at least."""
     ordered = sorted(milliseconds)
-    middle, late = ordered[len(ordered) // 2], ordered[min(len(ordered) - 1, int(0.95 * len(ordered)))]
-    return Gate("speed", rule, f"median {middle:.0f} ms, 95 of 100 within {late:.0f} ms, {len(ordered)} pages", late <= most)
+    return ordered[len(ordered) // 2], ordered[min(len(ordered) - 1, int(0.95 * len(ordered)))]
 
 
 def near_reference(course: Mapping[str, Any] | None, budget: float) -> Gate:

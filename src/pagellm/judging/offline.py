@@ -15,14 +15,13 @@ from typing import Any
 import numpy as np
 
 from pagellm.comparing import Arena
-from pagellm.data.look import Look
+from pagellm.data.likeness import theme_column
 from pagellm.evaluation.cases import cases
 from pagellm.evaluation.protocol import Comparison
 from pagellm.evaluation.slices import Slice, groups_of, slices
 from pagellm.judging.gates import Gate, clean_pages, fast_enough, lawful, near_reference, no_losing_slice, not_worse
 from pagellm.judging.shown import BeforeAfter, Served, before_after, page_shown, serve
 from pagellm.models.composer import PolicyRanker
-from pagellm.models.reward_files import load_rewards
 from pagellm.models.run import PPO_FACTS, REWARD, Run
 from pagellm.models.storage import read_json
 from pagellm.offpolicy.judged_run import Asked, judge_run
@@ -51,7 +50,6 @@ class Findings:
     slices: list[Slice]
     rewards: dict[str, Any] | None  # as `pagellm rewards check --json`
     course: dict[str, Any] | None  # as ppo.json
-    look: Look | None  # how much places are looked at, as the rewards know it
     exposure: dict[str, list[int]]  # by policy: how often each candidate was shown
     served: Served
     cases: list[BeforeAfter]
@@ -114,11 +112,10 @@ def judge_offline(
     places = rng.permutation(len(test))
     served = serve(run, test, places[: SERVED + 1], slots)
     chosen = cases(test, np.flatnonzero(test.warm), gain, _kept_away(comparison, test), METRIC)
-    rewards = course = look = None
+    rewards = course = None
     if (folder / REWARD).exists():
         tell("checking the rewards")
         rewards = check_rewards(folder, "test", seed, tell).as_json()
-        look = load_rewards(run)[0].model.look
     if (folder / PPO_FACTS).exists():
         course = read_json(folder / PPO_FACTS)
     offpolicy = None
@@ -135,7 +132,7 @@ def judge_offline(
         lawful(rewards),
     ]
     return Findings(
-        run, evaluation, reference, found, rewards, course, look, exposures(run, warm, rng), served,
+        run, evaluation, reference, found, rewards, course, exposures(run, warm, rng), served,
         [before_after(run, test, case, slots) for case in chosen],
         [page_shown(run, test, int(place), slots) for place in places[:SAMPLED]], gates, offpolicy, seed,
     )  # fmt: skip
@@ -165,9 +162,7 @@ def exposures(run: Run, contexts: Contexts, rng: np.random.Generator) -> dict[st
 
 def _theme_names(run: Run) -> tuple[I32, list[str]]:
     """[item] code of each item's theme, and what the codes stand for."""
-    theme = run.likeness.themes
-    for name in ("main_category", "categories"):
-        if run.catalog.has(name):
-            nested = run.catalog.frame[name].dtype.is_nested()
-            return theme, run.catalog.codes(f"{name}[0]" if nested else name)[1]
-    return theme, [f"cluster {code}" for code in range(int(theme.max(initial=-1)) + 1)]
+    theme, column = run.likeness.themes, theme_column(run.catalog)
+    if column is None:
+        return theme, [f"cluster {code}" for code in range(int(theme.max(initial=-1)) + 1)]
+    return theme, run.catalog.codes(column)[1]

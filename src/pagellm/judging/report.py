@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 from pagellm import __version__
+from pagellm.judging.gates import middle_and_late
 from pagellm.judging.offline import SUBJECT, Findings
 from pagellm.models.run import METRICS
 from pagellm.reporting.evidence import (
@@ -33,7 +34,7 @@ def report_of(found: Findings, command: str) -> RunReport:
     """The report as plain values."""
     run, served = found.run, found.served
     lines = (run.folder / METRICS).read_text(encoding="utf-8").splitlines()
-    ordered = sorted(served.milliseconds)
+    times = [round(ms, 1) for ms in middle_and_late(served.milliseconds)] if served.milliseconds else ["none timed"] * 2
     return RunReport(
         f"{run.facts['name']}: pages judged offline",
         found.evaluation,
@@ -54,8 +55,8 @@ def report_of(found: Findings, command: str) -> RunReport:
         offpolicy=found.offpolicy or {},
         served={
             "pages composed, one at a time": len(served.pages),
-            "milliseconds, median": round(ordered[len(ordered) // 2], 1) if ordered else "none timed",
-            "milliseconds, 95 of 100 within": round(ordered[int(0.95 * (len(ordered) - 1))], 1) if ordered else "none timed",
+            "milliseconds, median": times[0],
+            "milliseconds, 95 of 100 within": times[1],
             "rules broken": len(served.violations),
             "items that are not in the catalog": served.foreign,
             "items twice on a page": served.repeats,

@@ -10,7 +10,6 @@ labels, as a shop would serve it: what it has learned of repetition on any of th
 from __future__ import annotations
 
 import copy
-import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -24,7 +23,6 @@ from torch import Tensor
 from pagellm.config import RunConfig, adjust
 from pagellm.data.preferences.pairs import Family, Pairs, read_pairs
 from pagellm.data.readers import read_log
-from pagellm.errors import UsageError
 from pagellm.evaluation.baselines import rerank
 from pagellm.models.multi_grained import MultiGrainedReward, Whitening
 from pagellm.models.policy import PolicyNet
@@ -33,7 +31,7 @@ from pagellm.models.run import PAIRS, PPO, PPO_FACTS, REWARD, REWARD_FACTS, Run,
 from pagellm.models.storage import MANIFEST, read_tensors, write_tensors
 from pagellm.pipeline import finished, set_threads, stage_config, train_run
 from pagellm.reproduction.arms import DIALS, FARTHEST, Arm, Dial, learned_arms
-from pagellm.reproduction.jobs import Arrays, Job, Matrix, Outcome
+from pagellm.reproduction.jobs import Arrays, Job, Matrix, Outcome, plain_name, plain_names
 from pagellm.reproduction.stand import Base, Stand, of_pages, single_row
 from pagellm.reproduction.supervised import (
     BOTH,
@@ -68,12 +66,7 @@ def run_ablation(
     Raises UsageError where `out` was begun with other settings or data, or where two data sets have one name.
     """
     arms = learned_arms(groups)
-    names = [plain_name(folder) for folder in data]
-    twice = [name for name in names if names.count(name) > 1]
-    if twice:
-        raise UsageError(
-            f"Two data folders are named {twice[0]!r}, and the matrix knows them by name. Rename one, or give each its own --out."
-        )
+    names = plain_names(data)
     logs = {name: read_log(folder).fingerprint for name, folder in zip(names, data, strict=True)}
     made_with: dict[str, Any] = {"profile": profile, "settings": list(settings), **{f"data {k}": v for k, v in logs.items()}}
     matrix = Matrix.open(out, made_with)
@@ -96,11 +89,6 @@ def jobs_of(bench: Bench, arms: Sequence[Arm], controls: bool) -> Iterator[Job]:
                     yield Job(f"{prefix}/{dial.name}.{name}.{value:g}", partial(bench.reranked, name, dial, value))
     for arm in arms:
         yield Job(f"{prefix}/{arm.name}", partial(bench.learned, arm))
-
-
-def plain_name(folder: Path) -> str:
-    """The name of a data folder as jobs and files have it: lower case, with a dash for all that is no letter, digit, dot or underscore."""
-    return re.sub(r"[^a-z0-9._]+", "-", folder.resolve().name.lower()).strip("-._") or "data"
 
 
 @dataclass(frozen=True)

@@ -25,8 +25,7 @@ from pagellm.errors import DataError, NotApplicableError, UsageError
 from pagellm.evaluation.methods import ALL, QUICK, RERANKED, SUBJECT
 from pagellm.evaluation.protocol import Ranker, evaluate
 from pagellm.pipeline import finished, stage_config, train_run
-from pagellm.reproduction.ablation import plain_name
-from pagellm.reproduction.jobs import Arrays, Job, Matrix, Outcome
+from pagellm.reproduction.jobs import Arrays, Job, Matrix, Outcome, plain_names
 
 Tell = Callable[[str], None]
 
@@ -73,10 +72,7 @@ def run_contest(plan: Plan, tell: Tell) -> Matrix:
     """Does what is missing of the matrix. Raises UsageError for an unknown size, or where `out` was begun otherwise."""
     if plan.size not in SIZES:
         raise UsageError(f"The size {plan.size!r} is not known. Sizes: {', '.join(SIZES)}.")
-    names = [plain_name(folder) for folder in plan.data]
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if twice:
-        raise UsageError(f"Two data folders are named {twice!r}, and the matrix knows them by name. Rename one.")
+    names = plain_names(plan.data)
     logs = {name: read_log(folder) for name, folder in zip(names, plan.data, strict=True)}
     matrix = Matrix.open(plan.out, plan.made_with | {f"data {name}": log.fingerprint for name, log in logs.items()})
     for (name, log), folder in zip(logs.items(), plan.data, strict=True):

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -102,6 +102,22 @@ class Matrix:
     def _path(self, key: str) -> Path:
         assert all(_PLAIN.fullmatch(part) for part in key.split("/")), key
         return self.folder / "jobs" / f"{key}.safetensors"
+
+
+def plain_name(folder: Path) -> str:
+    """The name of a data folder as jobs and files have it: lower case, with a dash for all that is no letter, digit, dot or underscore."""
+    return re.sub(r"[^a-z0-9._]+", "-", folder.resolve().name.lower()).strip("-._") or "data"
+
+
+def plain_names(folders: Sequence[Path]) -> list[str]:
+    """The plain names of data folders. Raises UsageError where two have one name."""
+    names = [plain_name(folder) for folder in folders]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice:
+        raise UsageError(
+            f"Two data folders are named {twice!r}, and the matrix knows them by name. Rename one, or give each its own --out."
+        )
+    return names
 
 
 def _few(settings: dict[str, Any], names: list[str]) -> str:

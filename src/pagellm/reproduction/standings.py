@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,12 +53,11 @@ class Standing:
     seeds: dict[str, tuple[int, ...]]  # by method
 
 
-def standings(matrix: Matrix) -> list[Standing]:
+def standings(outcomes: Mapping[str, Outcome]) -> list[Standing]:
     """One for each data set and kind. A method that lacks a seed which others have counts with the seeds that it has."""
     found: dict[str, dict[str, dict[int, Outcome]]] = defaultdict(lambda: defaultdict(dict))
-    for key in matrix.finished():
+    for key, outcome in outcomes.items():
         dataset, seed, method = key.split("/")
-        outcome = matrix.read(key)
         if outcome.arrays:
             found[dataset][method][int(seed)] = outcome
     return [_standing(dataset, kind, methods) for dataset, methods in sorted(found.items()) for kind in KINDS]
@@ -112,9 +111,10 @@ def _each_seed(results: Results, method: str) -> F64:
 def write_standings(matrix: Matrix, command: str) -> pl.DataFrame:
     """Writes results.parquet, results.csv, protocol.json and DATASET.html; returns the table."""
     made_with = read_json(matrix.folder / "matrix.json")
-    found = standings(matrix)
+    outcomes = {key: matrix.read(key) for key in matrix.finished()}
+    found = standings(outcomes)
     table = tidy(found, made_with["protocol"])
-    notes = {key: matrix.read(key).notes for key in matrix.finished()}
+    notes = {key: outcome.notes for key, outcome in outcomes.items()}
     card = protocol_card(made_with, notes, command)
     write_bytes(matrix.folder / "results.parquet", as_parquet(table))
     write_bytes(matrix.folder / "results.csv", table.write_csv().encode())
