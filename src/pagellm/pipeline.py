@@ -84,6 +84,7 @@ def train_run(
         save_policy,
     )
     from pagellm.models.storage import MANIFEST, write_json
+    from pagellm.training.cost import counted
     from pagellm.training.ppo_checkpoint import CHECKPOINT
     from pagellm.training.run_ppo import learn_pages
     from pagellm.training.run_rewards import check_feedback, drop_rewards, learn_rewards
@@ -125,12 +126,14 @@ def train_run(
         shown = log.impressions if config.candidates.impressions else None
         evidence = make_evidence(log.catalog, split, content, config, shown)
         net = make_net(config, content, log.catalog, len(evidence.names))
-        yield from supervised_stages(Job(folder, config, split, schedule, evidence), net)
+        with counted(folder, "sft"):
+            yield from supervised_stages(Job(folder, config, split, schedule, evidence), net)
         save_policy(folder, net)
     clear_stages(folder)
     if until != "sft" and not (folder / REWARD).exists():
         try:
-            yield from learn_rewards(open_run(folder), tell)
+            with counted(folder, "reward"):
+                yield from learn_rewards(open_run(folder), tell)
         except PagellmError:
             drop_rewards(folder)
             finish(folder)  # the policy is whole whatever its feedback brings
@@ -138,7 +141,8 @@ def train_run(
     if until == "ppo":
         run = open_run(folder)
         try:
-            yield from learn_pages(run, run_layout(run, config.pairs.slots), tell)
+            with counted(folder, "ppo"):
+                yield from learn_pages(run, run_layout(run, config.pairs.slots), tell)
         except DataError:
             finish(folder)  # so are policy and rewards
             raise

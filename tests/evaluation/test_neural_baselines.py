@@ -83,10 +83,26 @@ def test_what_stands_in_the_padding_is_not_read(name: str) -> None:
     torch.testing.assert_close(net(items, users)[0, :3], net(other, users)[0, :3])
     torch.testing.assert_close(net(items, users)[0, :3], net(items[:1, :3], users[:1])[0], atol=1e-5, rtol=1e-5)
     last = torch.tensor([2, 4])
-    assert next_item_loss(net, items, users, last) == pytest.approx(float(next_item_loss(net, other, users, last)), abs=1e-6)
+    assert next_item_loss(net, items, users, last, ITEMS) == pytest.approx(
+        float(next_item_loss(net, other, users, last, ITEMS)), abs=1e-6
+    )
     hidden = net(items[:, :-1], users)
     slow = [-float(net.logits(hidden[u, t]).log_softmax(-1)[items[u, t + 1]]) for u, n in ((0, 2), (1, 4)) for t in range(n)]
-    assert float(next_item_loss(net, items, users, last)) == pytest.approx(np.mean(slow), abs=1e-5)
+    assert float(next_item_loss(net, items, users, last, ITEMS)) == pytest.approx(np.mean(slow), abs=1e-5)
+
+
+@torch.no_grad()
+def test_drawn_items_stand_for_all_others() -> None:
+    torch.manual_seed(0)
+    net = ItemLMNet(ITEMS, 3, SMALL).eval()
+    net.head.weight.mul_(20), net.head.bias.normal_()
+    items, users, last = torch.tensor([[3, 4, 5, 6, 7]]), torch.tensor([1]), torch.tensor([4])
+    whole = float(next_item_loss(net, items, users, last, ITEMS))
+    seen = [float(next_item_loss(net, items, users, last, ITEMS - 1)) for _ in range(300)]
+    assert np.mean(seen) == pytest.approx(whole, abs=0.02)
+    half = [float(next_item_loss(net, items, users, last, ITEMS // 2)) for _ in range(2_000)]
+    assert np.std(half) > np.std(seen) > 0
+    assert np.mean(half) == pytest.approx(whole, abs=0.1), "the logarithm of an unbiased sum is a little too small"
 
 
 @pytest.mark.parametrize("name", ["sasrec", "gru4rec", "item-lm"])

@@ -6,10 +6,13 @@ import json
 import shutil
 from pathlib import Path
 
+import polars as pl
 import pytest
 
 from pagellm.cli.main import run
+from pagellm.errors import DataError
 from pagellm.judging import offline
+from pagellm.judging.arms import ablation_rows
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +29,7 @@ def test_the_report_stands_alone_and_says_all_that_is_known(reported: tuple[int,
     assert out.stat().st_size < 2_000_000
     assert "http://" not in html.replace("http://www.w3.org", "")
     assert "https://" not in html
-    for part in ("Gates", "before and after", "Figures", "Pages as a service would write them", "How to repeat it"):
+    for part in ("Gates", "before and after", "Figures", "What it takes", "Beside the paper", "How to repeat it"):
         assert part in html
     assert [gate["name"] for gate in found["gates"]] == ["accuracy", "groups", "rules", "speed", "distance", "rewards"]
     assert {gate["name"]: gate["passed"] for gate in found["gates"]}["rules"] is True
@@ -37,6 +40,10 @@ def test_the_report_stands_alone_and_says_all_that_is_known(reported: tuple[int,
     assert sum(found["exposure"]["pagellm"]) > 0
     assert found["rewards"] is None
     assert "pagellm report" in html
+    assert found["cost"]["sft"].keys() == {"seconds", "cpu_seconds", "peak_mb", "gpu_peak_mb", "threads"}
+    assert "training, stage sft" in html
+    assert found["places"] is None, "this run has no logged pages"
+    assert found["ablation"] == []
 
 
 def test_a_page_that_is_too_slow_fails_a_gate(tiny_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -59,6 +66,35 @@ def test_bad_input_is_named(tiny_run: Path, tmp_path: Path, capsys: pytest.Captu
     assert run(["report", str(unfinished), "--out", str(tmp_path / "r.html")]) == 1
     assert "unfinished" in capsys.readouterr().err
     assert not (tmp_path / "r.html").exists()
+
+
+def arms_of(dataset: str) -> pl.DataFrame:
+    """The long table of an ablation as it is written: one figure of one arm, pooled and of one seed."""
+    row = {"dataset": dataset, "part": "test", "arm": "ppo-joint", "base": "start", "metric": "ndcg@10", "mean": 0.1, "lo": 0.0}
+    ends = {"hi": 0.2, "paired_diff": 0.01, "paired_lo": 0.0, "paired_hi": 0.02}
+    return pl.DataFrame([{**row, **ends, "seed": seed} for seed in (None, 0)], infer_schema_length=None)
+
+
+def test_an_ablation_of_the_same_data_stands_in_the_report(tiny_run: Path, tmp_path: Path) -> None:
+    arms_of("shop").write_parquet(tmp_path / "ablation.parquet")
+    out = tmp_path / "r.html"
+    assert run(["report", str(tiny_run), "--out", str(out), "--against", "popularity", "--ablation", str(tmp_path)]) in (0, 4)
+    assert [row["arm"] for row in json.loads(out.with_suffix(".json").read_text())["ablation"]] == ["ppo-joint"]
+    assert "ppo-joint on start" in out.read_text()
+
+
+def test_an_ablation_of_other_data_is_refused(tmp_path: Path) -> None:
+    arms_of("elsewhere").write_csv(tmp_path / "a.csv")
+    with pytest.raises(DataError, match=r"is of elsewhere\. This run is of 'shop'"):
+        ablation_rows(tmp_path / "a.csv", "shop")
+    arms_of("shop").drop("base", "lo").write_csv(tmp_path / "b.csv")
+    with pytest.raises(DataError, match="lacks the columns base, lo"):
+        ablation_rows(tmp_path / "b.csv", "shop")
+    (tmp_path / "c.parquet").write_text("no table")
+    with pytest.raises(DataError, match="No table of an ablation"):
+        ablation_rows(tmp_path / "c.parquet", "shop")
+    with pytest.raises(DataError, match=r"ablation\.parquet"):
+        ablation_rows(tmp_path, "shop")
 
 
 def test_what_is_shown_is_drawn_by_a_seed(tiny_run: Path) -> None:

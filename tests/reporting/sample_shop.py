@@ -15,6 +15,7 @@ from pagellm.reporting.evidence import (
     calibration_figure,
     exposure_curve,
     over_optimization,
+    places_seen,
     trade_off,
 )
 from pagellm.reporting.report import CaseView, RunReport, report_html
@@ -147,7 +148,9 @@ def full_report(text: str = "Plain") -> str:
             slices=[make_slice(f"{text} group", ratio) for ratio in (0.9, 1.1)],
             reference="popularity",
             rewards=make_check(text),
-            served=card,
+            costs=card,
+            ablation=make_arms(text),
+            beside_paper=True,
         )
     )
 
@@ -161,8 +164,27 @@ def make_figures(evaluation: Mapping[str, Any], text: str = "Plain") -> list[Fig
         calibration_figure(make_check(text)),
         over_optimization({"curve": looks, "best": 10}),
         exposure_curve({f"{text} method": [0, 0, 1, 5, 9]}),
+        places_seen(make_places(text)),
     ]
     return [figure for figure in made if figure]
+
+
+def make_places(text: str = "Plain") -> dict[str, Any]:
+    """Where customers look, on two rows of two."""
+    seen = [1.0, 0.6, 0.5, 0.3]
+    ends = {"low": [s - 0.1 for s in seen], "high": [min(1, s + 0.1) for s in seen]}
+    places = {"row": [1, 1, 2, 2], "col": [1, 2, 1, 2], "slots": [400] * 4, "ess": [390.0] * 4}
+    return {"source": "clicks", "why": f"{text} clicks", "pages": 400, "seen": seen, **ends, **places}
+
+
+def make_arms(text: str = "Plain") -> list[dict[str, Any]]:
+    """Pooled rows of an ablation: a control and an arm."""
+    facts = {"lo": 0.04, "hi": 0.06, "paired_lo": -0.01, "paired_hi": 0.01}
+    return [
+        {"arm": arm, "base": "start", "metric": metric, "mean": 0.05, "paired_diff": diff, **facts}
+        for arm, diff in ((f"{text} control", 0.0), (f"{text} arm", 0.002))
+        for metric in ("ndcg@10", "near_duplicates@10")
+    ]
 
 
 def make_slice(name: str, ratio: float) -> dict[str, Any]:

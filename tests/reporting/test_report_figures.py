@@ -25,7 +25,7 @@ def rows(text: str) -> list[list[str]]:
 
 def test_every_figure_says_how_to_read_it_and_on_what_it_rests():
     figures = make_figures(make_evaluation({"popularity": 0.02, "sasrec": 0.05}))
-    assert [f.name for f in figures] == ["ndcg-by-depth", "trade-off", "calibration", "over-optimization", "exposure"]
+    assert [f.name for f in figures] == ["ndcg-by-depth", "trade-off", "calibration", "over-optimization", "exposure", "places"]
     for figure in figures:
         assert figure.reading.endswith(".")
         assert figure.note

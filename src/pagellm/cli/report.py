@@ -20,11 +20,21 @@ Log = Annotated[
     Path | None,
     typer.Option("--log", metavar="DATA", help="Pages that another policy logged: adds off-policy estimates, see `pagellm ope`."),
 ]
+Ablation = Annotated[
+    Path | None,
+    typer.Option("--ablation", metavar="DIR", help="What `pagellm reproduce ablation` left of the same data: adds its table."),
+]
 Seed = Annotated[int, typer.Option("--seed", min=0, max=2**31 - 1, help="Of all draws.")]
 
 
 def report(
-    run: Run, out: Out = Path("report.html"), against: Against = None, max_ms: MostMs = 300.0, log: Log = None, seed: Seed = 0
+    run: Run,
+    out: Out = Path("report.html"),
+    against: Against = None,
+    max_ms: MostMs = 300.0,
+    log: Log = None,
+    ablation: Ablation = None,
+    seed: Seed = 0,
 ) -> None:
     """Judge a run offline and write one self-contained report. Exits 4 where a gate is not passed."""
     from pagellm.evaluation.methods import resolve
@@ -34,13 +44,14 @@ def report(
     if out.is_dir():
         raise typer.BadParameter(f"{out} is a folder. Name a file, for instance --out {out / 'report.html'}")
     out.parent.mkdir(parents=True, exist_ok=True)
-    found = judge_offline(run, resolve(against), max_ms, log, seed, lambda line: typer.echo(line, err=True))
+    found = judge_offline(run, resolve(against), max_ms, log, ablation, seed, lambda line: typer.echo(line, err=True))
     words = [
         f"pagellm report {run}",
         f"--out {out}",
         *([f"--against {against}"] if against else []),
         f"--max-ms {max_ms:g}",
         *([f"--log {log}"] if log else []),
+        *([f"--ablation {ablation}"] if ablation else []),
     ]
     beside = write_report(found, out, " ".join([*words, f"--seed {seed}"]))
     for gate in found.gates:

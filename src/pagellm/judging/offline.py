@@ -19,7 +19,9 @@ from pagellm.data.likeness import theme_column
 from pagellm.evaluation.cases import cases
 from pagellm.evaluation.protocol import Comparison
 from pagellm.evaluation.slices import Slice, groups_of, slices
+from pagellm.judging.arms import ablation_rows
 from pagellm.judging.gates import Gate, clean_pages, fast_enough, lawful, near_reference, no_losing_slice, not_worse
+from pagellm.judging.looked_at import looked_at
 from pagellm.judging.shown import BeforeAfter, Served, before_after, page_shown, serve
 from pagellm.models.composer import PolicyRanker
 from pagellm.models.run import PPO_FACTS, REWARD, Run
@@ -27,6 +29,7 @@ from pagellm.models.storage import read_json
 from pagellm.offpolicy.judged_run import Asked, judge_run
 from pagellm.reporting.view import PageView
 from pagellm.rewarding.check import check_rewards
+from pagellm.training.cost import read_cost
 from pagellm.types import I32, I64, NO_ITEM, Contexts
 
 SUBJECT = "pagellm"
@@ -56,6 +59,9 @@ class Findings:
     samples: list[PageView]  # as they come
     gates: list[Gate]
     offpolicy: dict[str, Any] | None  # as `pagellm ope --json`; None where no log of pages was named
+    places: dict[str, Any] | None  # where customers look, by the run's own pages; None where it has none
+    cost: dict[str, Any]  # what training took, by stage
+    ablation: list[dict[str, Any]]  # rows of an ablation of the same data; none where none was named
     seed: int
 
     @property
@@ -75,6 +81,9 @@ class Findings:
             "ppo": self.course,
             "exposure": self.exposure,
             "ope": self.offpolicy,
+            "places": self.places,
+            "cost": self.cost,
+            "ablation": self.ablation,
             "served": {
                 "pages": len(self.served.pages), "milliseconds": [round(ms, 2) for ms in self.served.milliseconds],
                 "violations": list(self.served.violations), "foreign": self.served.foreign, "short": self.served.short,
@@ -89,16 +98,19 @@ def judge_offline(
     against: Sequence[str],
     most_ms: float,
     log: Path | None = None,
+    ablation: Path | None = None,
     seed: int = 0,
     tell: Callable[[str], None] = print,
 ) -> Findings:
     """Judges a run on the test part of its split.
 
-    `against` are baselines by name, `most_ms` the milliseconds that a page may take, `log` a folder of pages that another policy wrote.
-    Raises RunError for a run that is not finished,
-    DataError where its test part is empty.
+    `against` are baselines by name, `most_ms` the milliseconds that a page may take, `log` a folder of pages that another policy wrote,
+    `ablation` the table of an ablation of the same data, or its folder.
+
+    Raises RunError for a run that is not finished, DataError where its test part is empty or the ablation is of other data.
     """
     arena = Arena.of(folder)
+    arms = ablation_rows(ablation, arena.run.facts["name"]) if ablation else []
     comparison, run, warm = arena.compare(arena.lineup(against, tell), seed, tell), arena.run, arena.contexts
     test = run.split.test.take(run.split.test.target_stop > run.split.test.stop)
     others = [name for name in comparison.methods if name not in (SUBJECT, "sft")]
@@ -134,7 +146,8 @@ def judge_offline(
     return Findings(
         run, evaluation, reference, found, rewards, course, exposures(run, warm, rng), served,
         [before_after(run, test, case, slots) for case in chosen],
-        [page_shown(run, test, int(place), slots) for place in places[:SAMPLED]], gates, offpolicy, seed,
+        [page_shown(run, test, int(place), slots) for place in places[:SAMPLED]], gates, offpolicy,
+        looked_at(run.impressions, seed), read_cost(folder), arms, seed,
     )  # fmt: skip
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from pagellm import __version__
 from pagellm.judging.gates import middle_and_late
@@ -15,6 +17,7 @@ from pagellm.reporting.evidence import (
     calibration_figure,
     exposure_curve,
     over_optimization,
+    places_seen,
     trade_off,
 )
 from pagellm.reporting.report import CaseView, RunReport, report_html
@@ -53,7 +56,10 @@ def report_of(found: Findings, command: str) -> RunReport:
         reference=found.reference or "",
         rewards=found.rewards or {},
         offpolicy=found.offpolicy or {},
-        served={
+        ablation=found.ablation,
+        beside_paper=True,
+        costs={f"training, stage {stage}": took(cost) for stage, cost in found.cost.items()}
+        | {
             "pages composed, one at a time": len(served.pages),
             "milliseconds, median": times[0],
             "milliseconds, 95 of 100 within": times[1],
@@ -63,6 +69,15 @@ def report_of(found: Findings, command: str) -> RunReport:
             "pages with an empty slot": served.short,
         },
     )
+
+
+def took(cost: Mapping[str, Any]) -> str:
+    """What a stage of training took, in words."""
+    minutes = (
+        f"{cost['seconds'] / 60:.1f} minutes by the clock, {cost['cpu_seconds'] / 60:.1f} of CPU on {cost['threads']} threads"
+    )
+    gpu = f", {cost['gpu_peak_mb']:,} MB on the GPU" if cost["gpu_peak_mb"] else ""
+    return f"{minutes}; {cost['peak_mb']:,} MB of memory at most{gpu}"
 
 
 def figures_of(found: Findings) -> list[Figure]:
@@ -76,5 +91,6 @@ def figures_of(found: Findings) -> list[Figure]:
         calibration_figure(found.rewards) if found.rewards else None,
         over_optimization(found.course) if found.course else None,
         exposure_curve(found.exposure),
+        places_seen(found.places) if found.places else None,
     ]
     return [figure for figure in made if figure is not None]

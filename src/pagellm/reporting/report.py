@@ -13,8 +13,10 @@ from markupsafe import Markup
 
 from pagellm.reporting.evidence import Figure
 from pagellm.reporting.figures import line_chart
+from pagellm.reporting.paper import DEVIATIONS, PAPER, STATED
 from pagellm.reporting.render import render
 from pagellm.reporting.tables import (
+    ablation_table,
     apart_tables,
     estimator_table,
     headline_table,
@@ -54,7 +56,9 @@ class RunReport:
     reference: str = ""  # what slices and gates compare with
     rewards: Mapping[str, Any] = field(default_factory=dict)  # as `pagellm rewards check --json`
     offpolicy: Mapping[str, Any] = field(default_factory=dict)  # as `pagellm ope --json`
-    served: Mapping[str, object] = field(default_factory=dict)  # what composing pages one at a time found
+    ablation: Sequence[Mapping[str, Any]] = ()  # pooled rows of an ablation of the same data
+    costs: Mapping[str, object] = field(default_factory=dict)  # what training and pages took
+    beside_paper: bool = False  # whether what the paper states stands beside
 
 
 @dataclass(frozen=True)
@@ -96,7 +100,11 @@ def report_html(report: RunReport) -> str:
         rewards=reward_tables(report.rewards),
         estimators=estimator_table(report.offpolicy),
         refused=refusals(report.offpolicy),
-        served=flat(report.served),
+        ablation=ablation_table(report.ablation) if report.ablation else None,
+        costs=flat(report.costs),
+        stated=STATED,
+        paper=PAPER,
+        deviations=DEVIATIONS,
         protocol=flat(report.protocol),
         data=flat(report.data),
         appendix=flat(report.appendix),

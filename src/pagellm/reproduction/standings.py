@@ -21,6 +21,7 @@ from pagellm.evaluation.results import Results, Tables, tables
 from pagellm.evaluation.significance import interval, resampled_means
 from pagellm.models.run_tables import as_parquet
 from pagellm.models.storage import read_json, write_json
+from pagellm.reporting.paper import DEVIATIONS, PAPER
 from pagellm.reporting.report import RunReport, report_html
 from pagellm.reproduction.jobs import Matrix, Outcome
 from pagellm.reproduction.results import environment
@@ -28,18 +29,6 @@ from pagellm.types import F64
 
 KINDS = ("ranking", "page")
 """Rankings are judged for every test user, pages under the layout for at most 2,000 of them."""
-
-PAPER = (
-    "The abstract of PageLLM (arXiv 2506.09084) states figures of an online test alone: +0.44 % GMV and +0.14 % CTR with ten "
-    "million users. No offline figure of it can be set beside ours; what stands here compares methods with each other."
-)
-
-DEVIATIONS = (
-    "The data are cut by time where the protocol says so; the lineage of generative recommenders splits users or leaves the last item out.",
-    "Amazon sets of the lineage are 5-core over their whole time span, which lets the future choose who is in them.",
-    "The policy is a small decoder trained here, or any causal LM that is named; the paper fine-tunes a pre-trained one.",
-    "Every baseline is tuned by a search on validation data; what was searched stands in protocol.json.",
-)
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """GRU4Rec (Hidasi et al. 2016): a recurrent network over the last items.
 
-A user's history stands for a session. As SASRec here it has the full softmax instead of sampled losses and item vectors that start from
-text, read at both ends, so that the two differ in how they read a history alone. Takes a split and item vectors, gives what
+A user's history stands for a session. As SASRec here it has a softmax over the items and item vectors that start from text, normed before
+they are read and used at both ends, so that the two differ in how they read a history alone. Takes a split and item vectors, gives what
 `SequenceFits` fits.
 """
 
@@ -26,6 +26,7 @@ class GRU4RecNet(SequenceNet):
         super().__init__()
         self.length = settings.length
         self.items = nn.Embedding(len(content), settings.dims)
+        self.norm_in = nn.LayerNorm(settings.dims)
         self.units = nn.GRU(settings.dims, settings.dims, settings.layers, batch_first=True)
         self.out = nn.Linear(settings.dims, settings.dims)
         self.dropout = nn.Dropout(settings.dropout)
@@ -33,7 +34,7 @@ class GRU4RecNet(SequenceNet):
 
     def forward(self, items: Int[Tensor, "user item"], users: Int[Tensor, " user"]) -> Float[Tensor, "user item dim"]:
         """Hidden vectors after each item, whoever the user is."""
-        hidden, _ = self.units(self.dropout(self.items(items)))
+        hidden, _ = self.units(self.dropout(self.norm_in(self.items(items))))
         return self.out(self.dropout(hidden))
 
 

@@ -47,9 +47,9 @@ class ItemLMNet(SequenceNet):
         x = self.dropout(tokens + self.places.weight[:width])
         return self.norm(self.blocks(x, mask=mask, is_causal=True))[:, 1:]
 
-    def logits(self, hidden: Float[Tensor, "place dim"]) -> Float[Tensor, "place item"]:
-        """The multinomial head: scores of all items."""
-        return self.head(hidden)
+    def outputs(self) -> tuple[Float[Tensor, "item dim"], Float[Tensor, " item"]]:
+        """The multinomial head."""
+        return self.head.weight, self.head.bias
 
 
 def item_lm_fits(

@@ -1,6 +1,7 @@
 """SASRec (Kang and McAuley 2018) with today's best recipe: self-attention over the last items.
 
-Full softmax instead of sampled negatives (Klenitskiy and Vasilev 2023), item vectors that start from text. Takes a split and item
+A softmax over the items instead of one sampled negative (Klenitskiy and Vasilev 2023), item vectors that start from text. Inputs are normed
+before they are read, as in RecBole, so that an item's vector weighs as much as its place whatever its size. Takes a split and item
 vectors, gives what `SequenceFits` fits.
 """
 
@@ -30,6 +31,7 @@ class SASRecNet(SequenceNet):
         self.length = settings.length
         self.items = nn.Embedding(len(content), settings.dims)
         self.places = nn.Embedding(settings.length, settings.dims)
+        self.norm_in = nn.LayerNorm(settings.dims)
         self.blocks = causal_blocks(settings)
         self.norm = nn.LayerNorm(settings.dims)
         self.dropout = nn.Dropout(settings.dropout)
@@ -39,7 +41,7 @@ class SASRecNet(SequenceNet):
     def forward(self, items: Int[Tensor, "user item"], users: Int[Tensor, " user"]) -> Float[Tensor, "user item dim"]:
         """Hidden vectors after each item, whoever the user is."""
         width = items.shape[1]
-        x = self.dropout(self.items(items) + self.places.weight[:width])
+        x = self.dropout(self.norm_in(self.items(items) + self.places.weight[:width]))
         mask = nn.Transformer.generate_square_subsequent_mask(width)
         return self.norm(self.blocks(x, mask=mask, is_causal=True))
 

@@ -7,6 +7,7 @@ way to make a fresh network, gives rankers. Knows no page, no rule and nothing o
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -36,6 +37,7 @@ class SequenceSettings:
     batch: int = 64
     epochs: int = 12
     patience: int = 2  # epochs without a better valid score before the search stops
+    negatives: int = 2_048  # items drawn a step that stand for all others in the softmax; a smaller catalog is summed over whole
 
 
 class SequenceNet(nn.Module):
@@ -51,9 +53,14 @@ class SequenceNet(nn.Module):
         """
         raise NotImplementedError
 
+    def outputs(self) -> tuple[Float[Tensor, "item dim"], Float[Tensor, " item"]]:
+        """(vectors, biases) of all items: a score is a product with hidden vectors, plus the bias."""
+        return self.items.weight, self.items.weight.new_zeros(self.items.num_embeddings)
+
     def logits(self, hidden: Float[Tensor, "place dim"]) -> Float[Tensor, "place item"]:
         """Scores of all items."""
-        return hidden @ self.items.weight.T
+        vectors, biases = self.outputs()
+        return hidden @ vectors.T + biases
 
 
 @dataclass(frozen=True)
@@ -131,14 +138,15 @@ def epochs_of(net: SequenceNet, spans: Contexts, users: KnownUsers, settings: Se
     """Trains on every next item of the spans, without end; yields the mean loss after each epoch."""
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
-    optimizer = torch.optim.AdamW(net.parameters(), settings.lr, betas=(0.9, 0.98), weight_decay=0.01)
+    optimizer = torch.optim.AdamW(net.parameters(), settings.lr, betas=(0.9, 0.98), weight_decay=0.01, fused=True)
     rows = users.rows(spans) + 1
     while True:
         net.train()
         losses = []
         for some in _epoch(spans, settings.batch, rng):
             items, last = sequences(spans.take(some), settings.length + 1)
-            loss = next_item_loss(net, *(torch.from_numpy(a) for a in (items, rows[some], last)))
+            given = [torch.from_numpy(a) for a in (items, rows[some], last)]
+            loss = next_item_loss(net, given[0], given[1], given[2], settings.negatives)
             optimizer.zero_grad()
             loss.backward()
             nn.utils.clip_grad_norm_(net.parameters(), 1.0)
@@ -156,12 +164,24 @@ def _epoch(spans: Contexts, batch: int, rng: np.random.Generator) -> Iterator[I6
 
 
 def next_item_loss(
-    net: SequenceNet, items: Int[Tensor, "user item"], users: Int[Tensor, " user"], last: Int[Tensor, " user"]
+    net: SequenceNet, items: Int[Tensor, "user item"], users: Int[Tensor, " user"], last: Int[Tensor, " user"], negatives: int
 ) -> Float[Tensor, ""]:
-    """Full-softmax cross-entropy of each next item, mean over all places that have one."""
+    """Softmax cross-entropy of each next item, mean over all places that have one.
+
+    Where the catalog has more items, `negatives` of them, drawn uniformly for the whole step, stand for all: each counts for as many
+    as it stands for, so the sum under the logarithm is unbiased (sampled softmax, Bengio and Senecal 2008).
+    """
     hidden = net(items[:, :-1], users)
     real = torch.arange(items.shape[1] - 1) < last[:, None]
-    return F.cross_entropy(net.logits(hidden[real]), items[:, 1:][real])
+    hidden, target = hidden[real], items[:, 1:][real]
+    (vectors, biases), n_items = net.outputs(), net.items.num_embeddings
+    if n_items <= negatives:
+        return F.cross_entropy(net.logits(hidden), target)
+    drawn = torch.randperm(n_items)[:negatives]
+    wanted = (hidden * vectors[target]).sum(-1) + biases[target]
+    others = torch.addmm(biases[drawn] + math.log(n_items / negatives), hidden, vectors[drawn].T)
+    others = others.masked_fill(drawn == target[:, None], -torch.inf)
+    return (torch.cat([wanted[:, None], others], 1).logsumexp(1) - wanted).mean()
 
 
 @dataclass(frozen=True)
