@@ -5,7 +5,7 @@ Takes run folders and names of baselines, gives comparisons. Several runs that d
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -13,8 +13,9 @@ from pathlib import Path
 from pagellm.config import RunConfig
 from pagellm.data.content import content_vectors, title_vectors
 from pagellm.errors import DataError, RunError, UsageError
+from pagellm.evaluation.baselines.tuning import Search
 from pagellm.evaluation.lineup import Given, Lineup, fit_lineup
-from pagellm.evaluation.methods import CONTENT_DIMS, SUBJECT
+from pagellm.evaluation.methods import CONTENT_DIMS, SUBJECT, Fits
 from pagellm.evaluation.page_metrics import ItemFacts, item_facts
 from pagellm.evaluation.pages.judge import PageComparison, PageMaker, judge_pages
 from pagellm.evaluation.pages.pour import Poured
@@ -83,14 +84,19 @@ class Arena:
         before = [] if self.run.tuned is None else [PolicyRanker(self.run, candidates, "sft")]
         return [PolicyRanker(self.run, candidates, SUBJECT, net=self.run.policy), *before]
 
-    def lineup(self, names: Sequence[str], tell: Tell) -> Lineup:
-        """Baselines fitted on the past that the run had. The run's own supervised policy needs no fit and is left out of the names."""
+    def lineup(
+        self, names: Sequence[str], tell: Tell, fits: dict[str, Fits] | None = None, searched: Mapping[str, Search] | None = None
+    ) -> Lineup:
+        """Baselines fitted on the past that the run had. The run's own supervised policy needs no fit and is left out of the names.
+
+        What is in `fits` is not fitted again, and what is fitted is put there; methods of `searched` take these settings.
+        """
         run = self.run
         given = Given(
             run.split, self.content, self.titles, run.evidence, run.config.candidates, run.impressions, run.config.split.repeats,
-            run.config.seed, tell,
+            run.config.seed, tell, searched or {},
         )  # fmt: skip
-        found = fit_lineup([name for name in names if name != "sft"], given)
+        found = fit_lineup([name for name in names if name != "sft"], given, fits)
         if "sft" in names and run.tuned is None:
             found.left_out["sft"] = "This run has learned no pages, so pagellm is its supervised policy."
         return found

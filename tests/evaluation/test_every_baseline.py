@@ -21,7 +21,7 @@ from pagellm.evaluation.baselines.lambdamart import examples, learned_and_judged
 from pagellm.evaluation.baselines.pages import RankedPages
 from pagellm.evaluation.baselines.reranked import DIALS, Reranked, tune_reranked
 from pagellm.evaluation.baselines.sasrec import sasrec_fits
-from pagellm.evaluation.baselines.sequence import SequenceSettings
+from pagellm.evaluation.baselines.sequence import SequenceFits, SequenceSettings
 from pagellm.evaluation.baselines.tuning import BUDGET, tuning_contexts
 from pagellm.evaluation.lineup import Given, Lineup, fit_lineup
 from pagellm.evaluation.methods import ALL, CLASSICAL, CONTROL, RERANKED, Fits
@@ -173,6 +173,31 @@ def test_a_second_fit_is_the_same_to_the_bit(name: str, lineup: Lineup) -> None:
     fits = small_sequence(name, given) if name in ("gru4rec", "item-lm") else lineups._fits(name, given)
     np.testing.assert_array_equal(fits.final.rank(contexts, 10), lineup.fitted[name].ranker.rank(contexts, 10))
     assert fits.search == lineup.fitted[name].search
+
+
+@pytest.mark.parametrize("name", ["itemknn", "als", "lambdamart", "gru4rec"])
+def test_settings_that_are_known_are_taken_and_not_searched(name: str, lineup: Lineup) -> None:
+    given, contexts, known = everything(), SPLIT.valid.take(SPLIT.valid.warm), lineup.fitted[name].search
+    assert known is not None
+    searched = small_sequence(name, given) if name == "gru4rec" else lineups._fits(name, given)
+    if isinstance(searched, SequenceFits):
+        fits: Fits = replace(searched, known=known)
+    else:
+        fits = lineups._fits(name, replace(given, searched={name: known}))
+    assert fits.search is known
+    np.testing.assert_array_equal(fits.final.rank(contexts, 10), searched.final.rank(contexts, 10))
+    np.testing.assert_array_equal(fits.early.rank(contexts, 10), searched.early.rank(contexts, 10))
+    assert "_searched" not in vars(fits), "nothing was searched"
+
+
+def test_what_is_fitted_is_not_fitted_again_for_what_builds_on_it() -> None:
+    fits: dict[str, Fits] = {}
+    given = everything()
+    fit_lineup(["itemknn"], given, fits)
+    first = fits["itemknn"]
+    found = fit_lineup(["itemknn", "mmr"], given, fits)
+    assert fits["itemknn"] is first
+    assert found.notes["base"] == "itemknn", "and not another one of what is fitted"
 
 
 def test_rerankers_stand_on_the_best_by_validation(lineup: Lineup) -> None:

@@ -56,6 +56,7 @@ def test_the_card_says_what_was_done_and_what_was_left_out(out: Path) -> None:
     assert "There is no logging policy to compare with" in card["left_out"]["shop/0/logging"]
     assert card["re-ranked"] == {"shop/0/mmr": "itemknn", "shop/1/mmr": "itemknn"}
     assert card["searches"]["shop/0/itemknn"]["trials"]
+    assert card["searches"]["shop/1/mmr"] == card["searches"]["shop/0/mmr"], "searched with the first seed"
     assert card["command"].startswith("pagellm reproduce main ")
     assert "No offline figure" in card["paper"]
     assert card["split"]["shop"]["valid_at"] == 0.8

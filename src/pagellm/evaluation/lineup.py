@@ -7,7 +7,8 @@ reason. Torch is imported when a sequence model is asked for.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from typing import TYPE_CHECKING
 
 from pagellm.config import CandidateConfig
 from pagellm.data.evidence import Evidence
@@ -20,6 +21,9 @@ from pagellm.evaluation.baselines.tuning import Search, tuning_contexts, validat
 from pagellm.evaluation.methods import ALL, CLASSICAL, CONTROL, QUICK, RERANKED, ClassicalFits, Fits, Fitted
 from pagellm.evaluation.protocol import Method
 from pagellm.types import F32, Impressions
+
+if TYPE_CHECKING:
+    from pagellm.evaluation.baselines.sequence import SequenceFits
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,7 @@ class Given:
     repeats: bool  # whether items of the context's own history may be ranked
     seed: int
     tell: Callable[[str], None]
+    searched: Mapping[str, Search] = field(default_factory=dict)  # of another seed: these methods take its settings
 
 
 @dataclass
@@ -51,16 +56,17 @@ class Lineup:
         return {"searches": searches, "left_out": self.left_out, "reranked": self.notes}
 
 
-def fit_lineup(names: Sequence[str], given: Given) -> Lineup:
-    """Fits the methods of these names; `sft` is the caller's, who has it.
+def fit_lineup(names: Sequence[str], given: Given, fits: dict[str, Fits] | None = None) -> Lineup:
+    """Fits the methods of these names; `sft` is the caller's, who has it. What is in `fits` already is not fitted again.
 
     Raises NotApplicableError where a method does not apply, unless all there are were asked for: then it is left out, with the reason.
     """
-    out, fits = Lineup(), dict[str, Fits]()
+    out, fits, bases = Lineup(), {} if fits is None else fits, dict[str, Fits]()
     for name in sorted(names, key=lambda n: n in RERANKED):
         given.tell(f"fitting {name}")
         try:
-            out.fitted[name] = _fitted(name, given, fits, out.notes)
+            bases |= {other: fits[other] for other in names if other in fits}
+            out.fitted[name] = _reranked(name, given, bases, out.notes) if name in RERANKED else _fitted(name, given, fits)
         except NotApplicableError as reason:
             if not set(ALL) - {"sft"} <= set(names):
                 raise
@@ -82,11 +88,9 @@ def best_by_validation(fits: Mapping[str, Fits], split: Split) -> tuple[str, dic
     return max(scores, key=lambda name: scores[name]), scores
 
 
-def _fitted(name: str, given: Given, fits: dict[str, Fits], notes: dict[str, object]) -> Fitted:
+def _fitted(name: str, given: Given, fits: dict[str, Fits]) -> Fitted:
     if name == "logging":
         return _ready(_logged(given), given, None)
-    if name in RERANKED:
-        return _reranked(name, given, fits, notes)
     if name == CONTROL:
         return _control(given, fits)
     found = fits.get(name) or _fits(name, given)
@@ -100,6 +104,11 @@ def _ready(final: Method, given: Given, search: Search | None) -> Fitted:
 
 
 def _fits(name: str, given: Given) -> Fits:
+    found = _unsearched(name, given)
+    return replace(found, known=given.searched[name]) if name in given.searched else found
+
+
+def _unsearched(name: str, given: Given) -> ClassicalFits | LambdaMARTFits | SequenceFits:
     split, seed, repeats, tell = given.split, given.seed, given.repeats, given.tell
     if name in CLASSICAL:
         return ClassicalFits(name, split, given.content, repeats, seed)
@@ -137,8 +146,8 @@ def _reranked(name: str, given: Given, fits: dict[str, Fits], notes: dict[str, o
         some = fits or {quick: _fits(quick, given) for quick in QUICK}
         best, scores = best_by_validation(some, split)
         notes |= {"base": best, "validation": scores, "kept": KEPT}
-        fits |= {best: some[best]}
         given.tell(f"re-ranking {best}, the best by validation")
-    base = fits[str(notes["base"])]
-    search = tune_reranked(name, base.early, given.titles, tuning_contexts(split))
+        fits |= {best: some[best]}
+    base, search = fits[str(notes["base"])], given.searched.get(name)
+    search = search or tune_reranked(name, base.early, given.titles, tuning_contexts(split))
     return _ready(Reranked(base.final, given.titles, search.best.settings["dial"], name), given, search)

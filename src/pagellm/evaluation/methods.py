@@ -79,11 +79,12 @@ class ClassicalFits:
     content: F32
     repeats: bool
     seed: int
+    known: Search | None = None  # of another seed, whose settings are taken
 
     @cached_property
     def search(self) -> Search | None:
         """On the valid contexts, by fits of what precedes them."""
-        return self._search() if self.name in _TUNED else None
+        return self.known or (self._search() if self.name in _TUNED else None)
 
     @cached_property
     def early(self) -> Method:

@@ -3,14 +3,15 @@
     for each data set and seed: a run trained to its end → its policies → baselines, each tuned, fitted and judged
     → re-rankers of the baseline that is best by validation
 
-Every step leaves a file, and what has one is not done again. A method whose fit draws nothing is fitted once for all seeds.
+Every step leaves a file, and what has one is not done again. Settings are searched with the first seed, and the others take them. A method
+whose fit draws nothing is fitted once for all seeds.
 """
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,8 @@ from pagellm.comparing import Arena
 from pagellm.data.log import Log
 from pagellm.data.readers import read_log
 from pagellm.errors import DataError, NotApplicableError, UsageError
-from pagellm.evaluation.methods import ALL, QUICK, RERANKED, SUBJECT
+from pagellm.evaluation.baselines.tuning import Search, Trial
+from pagellm.evaluation.methods import ALL, QUICK, RERANKED, SUBJECT, Fits
 from pagellm.evaluation.protocol import Ranker, evaluate
 from pagellm.pipeline import finished, stage_config, train_run
 from pagellm.reproduction.jobs import Arrays, Job, Matrix, Outcome, plain_names
@@ -100,6 +102,7 @@ class Entrant:
     seed: int
     matrix: Matrix
     tell: Tell
+    fits: dict[str, Fits] = field(default_factory=dict)  # what is fitted already, for methods that build on others
 
     @cached_property
     def arena(self) -> Arena:
@@ -140,10 +143,19 @@ class Entrant:
             return own[method], {}
         base = self._base() if method in RERANKED else None
         names = [method] if base is None else [base, method]
-        found = self.arena.lineup(names, self.tell).fitted[method]
+        found = self.arena.lineup(names, self.tell, self.fits, self._searched(names)).fitted[method]
         search = None if found.search is None else asdict(found.search)
         score = None if found.search is None else float(found.search.best.score)
         return found.ranker, {"search": search, "validation": score, "base": base}
+
+    def _searched(self, names: Sequence[str]) -> dict[str, Search]:
+        """The searches of these methods with the first seed, whose settings the others take."""
+        found = {}
+        for method in (*names, "sasrec"):  # which its sibling with popularity stands on
+            key = f"{self.name}/0/{method}"
+            if self.seed and self.matrix.done(key) and (search := self.matrix.read(key).notes.get("search")):
+                found[method] = Search(tuple(Trial(trial["settings"], trial["score"]) for trial in search["trials"]))
+        return found
 
     def _base(self) -> str:
         """The finished baseline with the best score on validation data, by its own search."""

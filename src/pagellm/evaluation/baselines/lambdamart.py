@@ -125,17 +125,21 @@ class LambdaMARTFits:
     seed: int
     repeats: bool
     tell: Callable[[str], None]
+    known: Search | None = None  # of another seed, whose settings are taken
 
     @property
     def search(self) -> Search:
         """What was tried on the valid contexts."""
-        return self._searched[1]
+        return self.known or self._searched[1]
 
     @cached_property
     def early(self) -> LambdaMART:
         """Fitted on what precedes the valid part, with the best settings."""
-        booster, search = self._searched
-        return self._ranker(booster, search.best.settings, self.split.candidates_valid)
+        best, allowed = self.search.best.settings, self.split.candidates_valid
+        if self.known is None:
+            return self._ranker(self._searched[0], best, allowed)
+        learned = self._examples(learned_and_judged(self.split)[0], allowed)
+        return self._ranker(fit_trees(learned, best, int(best["rounds"]), self.seed), best, allowed)
 
     @cached_property
     def final(self) -> LambdaMART:

@@ -35,7 +35,7 @@ class SequenceSettings:
     dropout: float = 0.2
     lr: float = 1e-3
     batch: int = 64
-    epochs: int = 12
+    epochs: int = 30
     patience: int = 2  # epochs without a better valid score before the search stops
     negatives: int = 2_048  # items drawn a step that stand for all others in the softmax; a smaller catalog is summed over whole
 
@@ -195,24 +195,28 @@ class SequenceFits:
     repeats: bool
     tell: Callable[[str], None]
     settings: SequenceSettings = SequenceSettings()
+    known: Search | None = None  # of another seed, whose number of epochs is taken
 
     @property
     def search(self) -> Search:
         """The score of each epoch on the valid contexts."""
-        return self._searched[1]
+        return self.known or self._searched[1]
 
-    @property
+    @cached_property
     def early(self) -> SequenceRanker:
         """The best epoch on the valid contexts, fitted on what precedes them."""
-        return self._searched[0]
+        return self._fitted(self.split.fit_until_valid, self.split.candidates_valid) if self.known else self._searched[0]
 
     @cached_property
     def final(self) -> SequenceRanker:
         """Fitted on what precedes the test, for as many epochs as the search found best."""
-        split, epochs = self.split, int(self.search.best.settings["epochs"])
-        net, ranker, spans = self._begin(split.fit_until_test, split.candidates_test)
+        return self._fitted(self.split.fit_until_test, self.split.candidates_test)
+
+    def _fitted(self, known: Bool, candidates: Bool) -> SequenceRanker:
+        epochs = int(self.search.best.settings["epochs"])
+        net, ranker, spans = self._begin(known, candidates)
         for epoch, loss in enumerate(epochs_of(net, spans, ranker.users, self.settings, self.seed), 1):
-            self.tell(f"{self.name} refit {epoch}/{epochs}: loss {loss:.3f}")
+            self.tell(f"{self.name} fit {epoch}/{epochs}: loss {loss:.3f}")
             if epoch >= epochs:
                 break
         return ranker
