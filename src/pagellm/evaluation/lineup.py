@@ -66,7 +66,7 @@ def fit_lineup(names: Sequence[str], given: Given, fits: dict[str, Fits] | None 
         given.tell(f"fitting {name}")
         try:
             bases |= {other: fits[other] for other in names if other in fits}
-            out.fitted[name] = _reranked(name, given, bases, out.notes) if name in RERANKED else _fitted(name, given, fits)
+            out.fitted[name] = _fitted(name, given, bases if name in RERANKED else fits, out.notes)
         except NotApplicableError as reason:
             if not set(ALL) - {"sft"} <= set(names):
                 raise
@@ -88,9 +88,11 @@ def best_by_validation(fits: Mapping[str, Fits], split: Split) -> tuple[str, dic
     return max(scores, key=lambda name: scores[name]), scores
 
 
-def _fitted(name: str, given: Given, fits: dict[str, Fits]) -> Fitted:
+def _fitted(name: str, given: Given, fits: dict[str, Fits], notes: dict[str, object]) -> Fitted:
     if name == "logging":
         return _ready(_logged(given), given, None)
+    if name in RERANKED:
+        return _reranked(name, given, fits, notes)
     if name == CONTROL:
         return _control(given, fits)
     found = fits.get(name) or _fits(name, given)
