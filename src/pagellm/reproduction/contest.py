@@ -149,11 +149,11 @@ class Entrant:
         return found.ranker, {"search": search, "validation": score, "base": base}
 
     def _searched(self, names: Sequence[str]) -> dict[str, Search]:
-        """The searches of these methods with the first seed, whose settings the others take."""
+        """The finished searches of these methods with the first seed, whose settings all take that come after."""
         found = {}
         for method in (*names, "sasrec"):  # which its sibling with popularity stands on
             key = f"{self.name}/0/{method}"
-            if self.seed and self.matrix.done(key) and (search := self.matrix.read(key).notes.get("search")):
+            if self.matrix.done(key) and (search := self.matrix.read(key).notes.get("search")):
                 found[method] = Search(tuple(Trial(trial["settings"], trial["score"]) for trial in search["trials"]))
         return found
 
