@@ -196,7 +196,7 @@ def main() -> None:
     options = parser.parse_args()
     pin(1)
     sizes = (
-        Sizes(5_000, 600, 5, 1, ("ppo.iterations=2",))
+        Sizes(5_000, 600, 5, 1, ("ppo.iterations=2",), ("joint", "page only"))
         if options.smoke
         else Sizes(options.pages, changes=tuple(options.changes), arms=tuple(options.arms))
     )

@@ -25,7 +25,6 @@ from harness import Comparison, Ratio, main, smoke
 
 USERS, EPOCHS, L2 = 1_500, 24, 200.0  # epochs: enough that both sides have passed their best
 DIMS, LENGTH, LR = 64, 20, 1e-3
-SAME = 0.01  # how far apart NDCG@10 may be for quality to be equal
 SETTINGS = {
     "MAX_ITEM_LIST_LENGTH": LENGTH,
     "hidden_size": DIMS,
@@ -163,7 +162,7 @@ def comparisons() -> Sequence[Comparison]:
     mine, other = np.median(seconds, axis=0)
     low, high = np.quantile(ratios, (0.025, 0.975))
     worse = abs(quality["SASRec"]["ratio"] - 1)
-    equal = worse <= SAME
+    equal = quality["SASRec"]["ci95"][0] <= 1 <= quality["SASRec"]["ci95"][1]  # no difference can be told from chance
     ratio = Ratio("RecBole", mine, other, other / mine, (float(low), float(high)), 2.0 if equal else None, worse)
     until_best = [float(seconds[: b + 1, side].sum()) for side, b in enumerate(best)]
     notes = {"users": log.users, "items": items, "events": len(log), "best_epochs": [b + 1 for b in best], "ndcg@10": quality}
