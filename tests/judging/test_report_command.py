@@ -29,7 +29,7 @@ def test_the_report_stands_alone_and_says_all_that_is_known(reported: tuple[int,
     assert out.stat().st_size < 2_000_000
     assert "http://" not in html.replace("http://www.w3.org", "")
     assert "https://" not in html
-    for part in ("Gates", "before and after", "Figures", "What it takes", "Beside the paper", "How to repeat it"):
+    for part in ("Gates", "Six customers", "Figures", "What it takes", "Beside the paper", "How to repeat it"):
         assert part in html
     assert [gate["name"] for gate in found["gates"]] == ["accuracy", "groups", "rules", "speed", "distance", "rewards"]
     assert {gate["name"]: gate["passed"] for gate in found["gates"]}["rules"] is True
@@ -78,7 +78,10 @@ def arms_of(dataset: str) -> pl.DataFrame:
 def test_an_ablation_of_the_same_data_stands_in_the_report(tiny_run: Path, tmp_path: Path) -> None:
     arms_of("shop").write_parquet(tmp_path / "ablation.parquet")
     out = tmp_path / "r.html"
+    claim = {"claim": "paper", "dataset": "shop", "what": "both rewards: a against b", "value": 1.1, "low": 1.0, "high": 1.2}
+    (tmp_path / "claims.json").write_text(json.dumps({"claims": [claim, claim | {"dataset": "elsewhere", "value": 7.0}]}))
     assert run(["report", str(tiny_run), "--out", str(out), "--against", "popularity", "--ablation", str(tmp_path)]) in (0, 4)
+    assert "+10.0 % [+0.0, +20.0]" in out.read_text()
     assert [row["arm"] for row in json.loads(out.with_suffix(".json").read_text())["ablation"]] == ["ppo-joint"]
     assert "ppo-joint on start" in out.read_text()
 

@@ -200,11 +200,13 @@ def make_check(text: str = "Plain") -> dict[str, Any]:
     rate = {"rate": 0.8, "ci95": [0.75, 0.85], "n": 400, "users": 90}
     empty = {"rate": None, "ci95": [None, None], "n": 0, "users": 0}
     deciles = [0.01 * (i + 1) for i in range(10)]
+    columns = ("held_out_users", "reference_logprob_probe", "unseen_operators", "reference_logprob_probe_unseen")
     return {
         "laws": {"duplicate_lowers": rate | {"tolerance": 0.9, "holds": True, "says": text + " law"}},
         "pair_accuracy": {
-            "relevance": {"held_out_users": rate, "reference_logprob_probe": rate, "unseen_operators": rate},
-            "swap": {"held_out_users": empty},
+            "relevance": dict.fromkeys(columns, rate),
+            "ranking": dict.fromkeys(columns),
+            "swap": dict.fromkeys(columns) | {"held_out_users": empty, "reference_logprob_probe": empty},
         },
         "calibration": {
             "predicted": deciles, "realised": deciles, "low": [0.9 * x for x in deciles], "high": [1.1 * x for x in deciles],

@@ -7,7 +7,8 @@ from html_reader import Reader
 from sample_shop import HOSTILE, full_report, make_evaluation
 
 from pagellm.errors import PagellmError
-from pagellm.reporting.report import RunReport, flat, report_html, training_charts
+from pagellm.reporting.report import RunReport, flat, report_html
+from pagellm.reporting.training import training_figures
 from pagellm.reporting.tables import headline_table, metric_tables
 from pagellm.reporting.verdict import Estimate, judge, number
 
@@ -92,11 +93,24 @@ def test_a_metric_that_one_method_lacks_is_a_gap():
     assert report_html(RunReport("Run", evaluation))
 
 
-def test_training_charts_are_drawn_by_stage_and_kind():
+def test_training_is_drawn_by_stage_and_kind():
     rows = [{"stage": "sft", "step": i, "loss": 3 - i / 10, "valid_ndcg@10": i / 100, "lr": 1} for i in range(10)]
     rows += [{"stage": "reward", "step": 1, "loss": 1.0}, {"stage": "notes", "text": "no step"}]
-    assert [chart.title for chart in training_charts(rows)] == ["sft: loss", "sft: quality on held-out users", "reward: loss"]
-    assert training_charts([]) == ()
+    rows += [{"stage": "ppo", "step": i, "loss": 1.0, "reward": i / 2, "kl": i / 4, "entropy": 2.0} for i in range(1_000)]
+    figures = training_figures(rows)
+    assert [figure.title for figure in figures] == [
+        "sft: loss",
+        "sft: quality on held-out users",
+        "reward: loss",
+        "ppo: loss",
+        "ppo: reward",
+        "ppo: distance from the supervised policy, nats a page",
+        "ppo: exploration",
+    ]
+    assert figures[4].columns == ("step", "reward")
+    assert figures[4].rows[-1] == (999.0, 499.5)
+    assert len(figures[4].rows) <= 300
+    assert training_figures([]) == []
 
 
 def test_cards_are_flattened():

@@ -7,6 +7,7 @@ import pytest
 
 from pagellm.errors import UsageError
 from pagellm.evaluation.significance import holm
+from pagellm.reporting.tables import beside_paper
 from pagellm.reproduction.arms import GROUPS, learned_arms
 from pagellm.reproduction.claims import REPEATED, at_level, findings
 from pagellm.reproduction.tables import Point, Points, tidy
@@ -54,6 +55,16 @@ def test_the_best_control_is_chosen_on_choices_and_the_joint_arm_is_measured_aga
     assert one(world(), "kept", "ppo-joint-r3 on start against sft on head") == [round(0.5 / 0.51, 6), False]
     assert one(world(joint=0.507), "kept", "against sft on head") == [round(0.507 / 0.51, 6), True]
     assert one(world(), "kept", "against sft on head", "near_duplicates@10") == [round(2.0 / 4.4, 6), True]
+
+
+def test_figures_of_the_paper_have_ours_beside_them() -> None:
+    assert one(world(), "paper", "without the page reward: ppo-item", "ndcg@100") == [0.9, None]
+    assert one(world(), "paper", "without the item reward: ppo-page-r3", "ndcg@100") == [0.8, None]
+    assert one(world(), "paper", "both rewards: ppo-joint-r3 against sft.start", "ndcg@100") == [1.0, None]
+    rows = beside_paper([f.as_json() for f in findings(world()) if f.claim == "paper"])
+    assert rows[0][1:] == ("-17.8 %", "-10.0 % [-10.0, -10.0]", "shop: ppo-item against ppo-joint-r3")
+    assert [row[2] for row in rows[3:]] == ["not measured"] * 2
+    assert {row[2] for row in beside_paper([])} == {"not measured"}
 
 
 def test_a_reranker_is_compared_at_the_same_repetition() -> None:

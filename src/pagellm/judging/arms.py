@@ -9,9 +9,10 @@ import polars as pl
 from polars.exceptions import PolarsError
 
 from pagellm.errors import DataError
+from pagellm.models.storage import read_json
 from pagellm.reporting.tables import ABLATION_METRICS
 
-TABLE = "ablation.parquet"
+TABLE, CLAIMS = "ablation.parquet", "claims.json"
 _COLUMNS = ("dataset", "part", "arm", "base", "metric", "mean", "lo", "hi", "paired_diff", "paired_lo", "paired_hi")
 
 
@@ -38,3 +39,11 @@ def ablation_rows(path: Path, dataset: str) -> list[dict[str, Any]]:
     pooled = table.filter(pl.col("seed").is_null()) if "seed" in table.columns else table
     wanted = (pl.col("dataset") == dataset) & (pl.col("part") == "test") & pl.col("metric").is_in(ABLATION_METRICS)
     return pooled.filter(wanted).select(_COLUMNS).to_dicts()
+
+
+def paper_findings(path: Path, dataset: str) -> list[dict[str, Any]]:
+    """What the ablation found where the paper's abstract has a figure; none where `path` is no folder that holds its claims."""
+    if not (path / CLAIMS).exists():
+        return []
+    claims = read_json(path / CLAIMS)["claims"]
+    return [claim for claim in claims if claim["claim"] == "paper" and claim["dataset"] == dataset]

@@ -19,7 +19,7 @@ from pagellm.data.likeness import theme_column
 from pagellm.evaluation.cases import cases
 from pagellm.evaluation.protocol import Comparison
 from pagellm.evaluation.slices import Slice, groups_of, slices
-from pagellm.judging.arms import ablation_rows
+from pagellm.judging.arms import ablation_rows, paper_findings
 from pagellm.judging.gates import Gate, clean_pages, fast_enough, lawful, near_reference, no_losing_slice, not_worse
 from pagellm.judging.looked_at import looked_at
 from pagellm.judging.shown import BeforeAfter, Served, before_after, page_shown, serve
@@ -27,6 +27,7 @@ from pagellm.models.composer import PolicyRanker
 from pagellm.models.run import PPO_FACTS, REWARD, Run
 from pagellm.models.storage import read_json
 from pagellm.offpolicy.judged_run import Asked, judge_run
+from pagellm.reporting.verdict import NO_RIVALS
 from pagellm.reporting.view import PageView
 from pagellm.rewarding.check import check_rewards
 from pagellm.training.cost import read_cost
@@ -62,6 +63,7 @@ class Findings:
     places: dict[str, Any] | None  # where customers look, by the run's own pages; None where it has none
     cost: dict[str, Any]  # what training took, by stage
     ablation: list[dict[str, Any]]  # rows of an ablation of the same data; none where none was named
+    paper: list[dict[str, Any]]  # of its findings, those that the paper's abstract has figures for
     seed: int
 
     @property
@@ -84,6 +86,7 @@ class Findings:
             "places": self.places,
             "cost": self.cost,
             "ablation": self.ablation,
+            "paper": self.paper,
             "served": {
                 "pages": len(self.served.pages), "milliseconds": [round(ms, 2) for ms in self.served.milliseconds],
                 "violations": list(self.served.violations), "foreign": self.served.foreign, "short": self.served.short,
@@ -110,10 +113,11 @@ def judge_offline(
     Raises RunError for a run that is not finished, DataError where its test part is empty or the ablation is of other data.
     """
     arena = Arena.of(folder)
-    arms = ablation_rows(ablation, arena.run.facts["name"]) if ablation else []
+    name = str(arena.run.facts["name"])
+    arms, paper = (ablation_rows(ablation, name), paper_findings(ablation, name)) if ablation else ([], [])
     comparison, run, warm = arena.compare(arena.lineup(against, tell), seed, tell), arena.run, arena.contexts
     test = run.split.test.take(run.split.test.target_stop > run.split.test.stop)
-    others = [name for name in comparison.methods if name not in (SUBJECT, "sft")]
+    others = [name for name in comparison.methods if name not in (SUBJECT, *NO_RIVALS)]
     reference = max(others, key=lambda name: comparison.methods[name][METRIC].value) if others else None
     groups = groups_of(warm, *_theme_names(run))
     found = slices(comparison.results, groups, SUBJECT, reference, METRIC, seed) if reference else []
@@ -147,7 +151,7 @@ def judge_offline(
         run, evaluation, reference, found, rewards, course, exposures(run, warm, rng), served,
         [before_after(run, test, case, slots) for case in chosen],
         [page_shown(run, test, int(place), slots) for place in places[:SAMPLED]], gates, offpolicy,
-        looked_at(run.impressions, seed), read_cost(folder), arms, seed,
+        looked_at(run.impressions, seed), read_cost(folder), arms, paper, seed,
     )  # fmt: skip
 
 
@@ -162,7 +166,10 @@ def _kept_away(comparison: Comparison, test: Contexts) -> I64:
 
 
 def exposures(run: Run, contexts: Contexts, rng: np.random.Generator) -> dict[str, list[int]]:
-    """By policy: how often each candidate stands among the first ten places of a drawn part of the contexts."""
+    """By policy: how often each candidate stands among the first ten places of a drawn part of the contexts.
+
+    The log's own policy counts by the pages of the test part, where the log has pages.
+    """
     some = contexts.take(np.sort(rng.permutation(len(contexts))[:_EXPOSED]))
     candidates = run.split.candidates_test
     nets = {SUBJECT: run.policy} | ({} if run.tuned is None else {"sft": run.net})
@@ -170,6 +177,10 @@ def exposures(run: Run, contexts: Contexts, rng: np.random.Generator) -> dict[st
     for name, net in nets.items():
         ranked = PolicyRanker(run, candidates, net=net).rank(some, 10)
         counts[name] = np.bincount(ranked[ranked != NO_ITEM], minlength=len(candidates))[candidates].tolist()
+    shown = run.impressions
+    if shown is not None:
+        slots = np.repeat(shown.time >= int(contexts.time.min()), np.diff(shown.offsets))
+        counts["logging"] = np.bincount(shown.item[slots], minlength=len(candidates))[candidates].tolist()
     return counts
 
 

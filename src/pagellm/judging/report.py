@@ -58,6 +58,7 @@ def report_of(found: Findings, command: str) -> RunReport:
         offpolicy=found.offpolicy or {},
         ablation=found.ablation,
         beside_paper=True,
+        paper=found.paper,
         costs={f"training, stage {stage}": took(cost) for stage, cost in found.cost.items()}
         | {
             "pages composed, one at a time": len(served.pages),

@@ -100,11 +100,18 @@ def trade_off(evaluation: Mapping[str, Any], accuracy: str = "ndcg@10", repeated
         "trade-off",
         "Accuracy against repetition",
         "Up is better, left is better: a point above and left of another one beats it on both.",
-        f"{evaluation['users']:,} customers; lines are 95 % bootstrap intervals over them",
+        f"{evaluation['users']:,} customers; lines are 95 % bootstrap intervals over them. Beaten on both by none: {_front(rows)}",
         scatter_chart(series, f"{metric_of(repeated).label}, of ten", metric_of(accuracy).label),
         ("method", "repeated", "repeated_low", "repeated_high", "accuracy", "accuracy_low", "accuracy_high"),
         tuple(rows),
     )
+
+
+def _front(rows: Sequence[tuple[object, ...]]) -> str:
+    """Names of the methods that no other one beats in accuracy and repetition alike, by the means."""
+    points = [(str(row[0]), float(str(row[1])), float(str(row[4]))) for row in rows]
+    best = [n for n, x, y in points if not any(a <= x and b >= y and (a, b) != (x, y) for _, a, b in points)]
+    return ", ".join(plain(name, 40) for name in best)
 
 
 def calibration_figure(check: Mapping[str, Any]) -> Figure | None:
@@ -146,6 +153,8 @@ def over_optimization(course: Mapping[str, Any]) -> Figure | None:
         values = [row[at] for row in rows]
         spread = (max(values) - min(values)) or 1.0
         series[name] = [(row[1], (row[at] - values[0]) / spread) for row in rows]
+    kept = next((place for place, row in enumerate(rows) if row[0] == course["best"]), 0)
+    series["the policy that was kept"] = [next(iter(series.values()))[kept], series["page value of held-out customers"][kept]]
     return Figure(
         "over-optimization",
         "Better pages, or only a better score?",
@@ -177,7 +186,8 @@ def exposure_curve(counts: Mapping[str, Sequence[int]]) -> Figure | None:
         "exposure",
         "Who is shown at all?",
         "The nearer a line is to the diagonal, the more evenly items are shown; a line that hugs the floor shows few items to everybody.",
-        "items of the candidates, first ten places of every judged page",
+        "items that may be shown; first ten places for at most 2,000 drawn customers, for the log's own policy the pages that it showed "
+        "in the same time; counts, no interval",
         line_chart(series, "share of the items, least shown first", "share of the slots"),
         ("method", "items", "slots"),
         tuple(rows),

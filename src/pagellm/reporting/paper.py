@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+VERSION = "arXiv 2506.09084, abstract of version 2"
+
 PAPER = (
-    "The abstract of PageLLM (arXiv 2506.09084) states figures of an online test alone: +0.44 % GMV and +0.14 % CTR with ten "
-    "million users. No offline figure of it can be set beside ours; what stands here compares methods with each other."
+    f"Of PageLLM we know what its abstract states ({VERSION}): without the page reward NDCG@100 falls by 17.8 %, without the item "
+    "reward by 15.2 %, both together raise it by up to 46.8 %; in an online test with ten million users GMV rose by 0.44 % and CTR "
+    "by 0.14 %. Backbone, split, categories and what the 46.8 % are measured against are not stated, so they are a shape to look "
+    "for and no target."
 )
 
-STATED = (("GMV, online test with ten million users", "+0.44 %"), ("CTR, the same test", "+0.14 %"))
-"""Figures of the abstract."""
+STATED = (
+    ("without the page reward", "NDCG@100 without the page reward, beside both", "-17.8 %"),
+    ("without the item reward", "NDCG@100 without the item reward, beside both", "-15.2 %"),
+    ("both rewards", "NDCG@100 with both rewards, beside none", "up to +46.8 %"),
+    ("gmv", "GMV, online", "+0.44 %"),
+    ("ctr", "CTR, online", "+0.14 %"),
+)
+"""(what an ablation calls it, words, figure) of the abstract."""
+
+ONLINE = ("gmv", "ctr")
+"""Of these, what takes an experiment with customers."""
 
 DEVIATIONS = (
     "The data are cut by time where the protocol says so; the lineage of generative recommenders splits users or leaves the last item out.",

@@ -5,19 +5,17 @@ Takes plain values (evaluation, training rows, cards) and page views, returns HT
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from markupsafe import Markup
-
 from pagellm.reporting.evidence import Figure
-from pagellm.reporting.figures import line_chart
-from pagellm.reporting.paper import DEVIATIONS, PAPER, STATED
+from pagellm.reporting.paper import DEVIATIONS, PAPER
 from pagellm.reporting.render import render
 from pagellm.reporting.tables import (
     ablation_table,
     apart_tables,
+    beside_paper,
     estimator_table,
     headline_table,
     metric_tables,
@@ -27,11 +25,10 @@ from pagellm.reporting.tables import (
     reward_tables,
     slice_table,
 )
+from pagellm.reporting.training import training_figures
 from pagellm.reporting.verdict import Verdict, judge, metric_of, number
 from pagellm.reporting.view import PageView
 from pagellm.reporting.words import plain
-
-_X_KEYS = ("step", "iteration", "epoch")
 
 
 @dataclass(frozen=True)
@@ -59,6 +56,7 @@ class RunReport:
     ablation: Sequence[Mapping[str, Any]] = ()  # pooled rows of an ablation of the same data
     costs: Mapping[str, object] = field(default_factory=dict)  # what training and pages took
     beside_paper: bool = False  # whether what the paper states stands beside
+    paper: Sequence[Mapping[str, Any]] = ()  # findings of an ablation that the paper has figures for
 
 
 @dataclass(frozen=True)
@@ -69,15 +67,6 @@ class CaseView:
     why: str
     after: PageView
     before: PageView | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Chart:
-    """A training curve."""
-
-    title: str
-    note: str
-    drawing: Markup
 
 
 def report_html(report: RunReport) -> str:
@@ -95,34 +84,20 @@ def report_html(report: RunReport) -> str:
         tables=metric_tables(report.evaluation),
         apart=apart_tables(report.evaluation, report.headline),
         page_tables=page_tables(report.evaluation),
-        charts=training_charts(report.training),
+        training=training_figures(report.training),
         slices=slice_table(report.slices, report.subject, report.reference),
         rewards=reward_tables(report.rewards),
         estimators=estimator_table(report.offpolicy),
         refused=refusals(report.offpolicy),
         ablation=ablation_table(report.ablation) if report.ablation else None,
         costs=flat(report.costs),
-        stated=STATED,
+        beside=beside_paper(report.paper) if report.beside_paper else (),
         paper=PAPER,
         deviations=DEVIATIONS,
         protocol=flat(report.protocol),
         data=flat(report.data),
         appendix=flat(report.appendix),
     )
-
-
-def training_charts(rows: Sequence[Mapping[str, Any]]) -> tuple[Chart, ...]:
-    """Losses in one chart and held-out quality in another, for each stage that the rows name."""
-    charts = []
-    for stage in dict.fromkeys(str(row.get("stage", "training")) for row in rows):
-        part = [row for row in rows if str(row.get("stage", "training")) == stage]
-        x_key = next((key for key in _X_KEYS if any(key in row for row in part)), None)
-        for title, wanted in (("loss", _is_loss), ("quality on held-out users", _is_quality)):
-            lines = _lines(part, x_key, wanted) if x_key else {}
-            if lines:
-                note = f"{sum(map(len, lines.values())):,} points over {len(part):,} records"
-                charts.append(Chart(plain(f"{stage}: {title}"), note, line_chart(lines, x_key or "", title)))
-    return tuple(charts)
 
 
 def flat(values: Mapping[str, object], prefix: str = "") -> list[tuple[str, str]]:
@@ -137,20 +112,3 @@ def flat(values: Mapping[str, object], prefix: str = "") -> list[tuple[str, str]
         else:
             found.append((name, number(value) if isinstance(value, float) else plain(value, 600)))
     return found
-
-
-def _is_loss(key: str) -> bool:
-    return "loss" in key
-
-
-def _is_quality(key: str) -> bool:
-    return "@" in key
-
-
-def _lines(rows: Sequence[Mapping[str, Any]], x_key: str, wanted: Callable[[str], bool]) -> dict[str, list[tuple[float, float]]]:
-    lines: dict[str, list[tuple[float, float]]] = {}
-    for row in rows:
-        for key, value in row.items():
-            if wanted(key) and isinstance(value, int | float) and isinstance(row.get(x_key), int | float):
-                lines.setdefault(plain(key, 40), []).append((float(row[x_key]), float(value)))
-    return lines

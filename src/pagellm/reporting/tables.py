@@ -12,6 +12,7 @@ from typing import Any
 from markupsafe import Markup
 
 from pagellm.reporting.figures import interval_bar
+from pagellm.reporting.paper import ONLINE, STATED
 from pagellm.reporting.verdict import Estimate, metric_of, number, read_estimate
 from pagellm.reporting.words import plain
 
@@ -54,9 +55,13 @@ def paired_table(evaluation: Mapping[str, Any], subject: str, metric: str) -> Ta
     if not methods:
         return None
     rows = _rows(evaluation, methods, (metric,), "paired", "diff", width=220, zero=0.0)
-    return Table(
-        f"{subject} minus the other", "Right of the line: better than that method, for the same customers", (metric,), rows
+    p = {plain(name, 60): row.get(metric) for name, row in evaluation.get("p_holm", {}).items()}
+    told = tuple((f"{name} (p {p[name]:.3f})" if p.get(name) is not None else name, cells) for name, cells in rows)
+    note = (
+        "Right of the line: better than that method, for the same customers. A bar that touches the line is no proven difference"
     )
+    corrected = "; p of a randomization test after Holm's correction over all methods and metrics" if p else ""
+    return Table(f"{subject} minus the other", note + corrected, (metric,), told)
 
 
 def metric_tables(evaluation: Mapping[str, Any]) -> tuple[Table, ...]:
@@ -121,7 +126,7 @@ def reward_tables(check: Mapping[str, Any]) -> tuple[Table, ...]:
             ("held_out_users", "reference_logprob_probe", "held-out customers"),
             ("unseen_operators", "reference_logprob_probe_unseen", "unseen defects"),
         ):
-            if name in columns:
+            if columns.get(name):
                 kinds[f"{family}, {words}"] = (_rate_cell(columns[name]), _rate_cell(columns.get(probe)))
     return (
         Table("Laws", "Share of pages on which the law holds, of held-out customers", ("holds",), tuple(laws.items()), "Law"),
@@ -145,7 +150,7 @@ def estimator_table(found: Mapping[str, Any]) -> Table | None:
     spans = _span(list(value.values()), None), _span(list(gain.values()), 0.0)
     rows = tuple(
         (
-            f"{name}: {e['assumes']} (worth {e['ess']:,.0f} of {e['n']:,} pages)",
+            f"{name}: {e['assumes']} (worth {e['ess']:,.0f} of {e['n']:,} pages{_weights(e)})",
             (_cell(value[name], spans[0], 110, None), _cell(gain[name], spans[1], 110, 0.0)),
         )
         for name, e in told.items()
@@ -156,6 +161,13 @@ def estimator_table(found: Mapping[str, Any]) -> Table | None:
     return Table(
         "What another policy's log says", note, ("reward a page", "more than the log's"), rows, "Estimator and what it assumes"
     )
+
+
+def _weights(estimator: Mapping[str, Any]) -> str:
+    """How far its weights reach, where it has any."""
+    if estimator.get("max_weight") is None:
+        return ""
+    return f", largest weight {estimator['max_weight']:,.1f}, support {estimator['support']:.0%}"
 
 
 def refusals(found: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -190,6 +202,21 @@ def ablation_table(rows: Sequence[Mapping[str, Any]]) -> Table | None:
         f"column is {metrics[0]} minus that of the supervised policy of the same base"
     )
     return Table("Which part does what?", note, (*metrics, "minus supervised"), cells, "Arm and the policy it stands on")
+
+
+def beside_paper(found: Sequence[Mapping[str, Any]]) -> tuple[tuple[str, str, str, str], ...]:
+    """(figure, as the paper states it, ours, where ours is from) of each figure in the abstract. `found` are an ablation's findings."""
+    ours = {f["what"].partition(":")[0]: f for f in found}
+    rows = []
+    for key, words, stated in STATED:
+        here, source = "not measured", "it takes an experiment with customers"
+        if key in ours:
+            value, low, high = (f"{100 * (ours[key][end] - 1):+.1f}" for end in ("value", "low", "high"))
+            here, source = f"{value} % [{low}, {high}]", f"{ours[key]['dataset']}: {ours[key]['what'].partition(': ')[2]}"
+        elif key not in ONLINE:
+            source = "pagellm reproduce ablation measures it"
+        rows.append((words, stated, here, source))
+    return tuple(rows)
 
 
 def _rate_cell(rate: Mapping[str, Any] | None) -> Cell | None:

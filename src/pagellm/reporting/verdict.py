@@ -24,6 +24,9 @@ class Metric:
 SUPERVISED = "sft"
 """Name of a run's own supervised policy, where reinforcement learning changed it."""
 
+NO_RIVALS = (SUPERVISED, "logging")
+"""What a verdict does not rest on: the run's own start, and the pages of the log, which were taken from because they were shown."""
+
 METRICS = {
     "ndcg": Metric("NDCG", "how high on the page the items stand that the customer took next; 1 is perfect", 1),
     "recall": Metric("Recall", "share of the items taken next that the page holds", 1),
@@ -125,7 +128,7 @@ def judge(evaluation: Mapping[str, Any], subject: str, headline: str) -> Verdict
         return Verdict(
             "open", f"{subject} cannot be compared with {rival}: no paired difference.", (f"{headline} {own.text()}.",)
         )
-    several = len([name for name in evaluation["methods"] if name not in (subject, SUPERVISED)]) or 1
+    several = len([name for name in evaluation["methods"] if name not in (subject, *NO_RIVALS)]) or 1
     against = f"the best of the {several} other methods, {rival}" if several > 1 else f"the only other method, {rival}"
     good = metric_of(headline).good or 1
     level, words = _OUTCOMES[difference.side * good]
@@ -140,10 +143,10 @@ def judge(evaluation: Mapping[str, Any], subject: str, headline: str) -> Verdict
 
 
 def strongest(evaluation: Mapping[str, Any], subject: str, metric: str) -> str | None:
-    """The best method beside the subject on this metric, None if there is none; its own supervised policy only where nothing else is."""
+    """The best method beside the subject on this metric, None if there is none; one of NO_RIVALS only where nothing else is."""
     good = metric_of(metric).good or 1
     every = {n: v[metric]["mean"] * good for n, v in evaluation["methods"].items() if n != subject and metric in v}
-    others = {n: value for n, value in every.items() if n != SUPERVISED} or every
+    others = {n: value for n, value in every.items() if n not in NO_RIVALS} or every
     return max(others, key=others.__getitem__) if others else None
 
 

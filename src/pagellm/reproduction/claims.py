@@ -6,6 +6,7 @@ test.
     frontier  a joint arm lies above what a re-ranker of the same policy reaches with as many near-duplicates
     rewards   the joint arm lies above the arms of either reward alone, at one distance from the reference
     truth     in a simulated shop: joint is worth more than page only, than item only, than the supervised policy (Holm's correction)
+    paper     the figures that the paper's abstract has, for the same comparisons here; no claim rests on them
 
 Takes points, gives findings. Knows no training.
 """
@@ -68,6 +69,7 @@ def findings(points: Points) -> list[Finding]:
             out += above_rerankers(dataset, some, base)
         out += above_single_rewards(dataset, some)
         out += true_value(dataset, some)
+        out += as_the_paper(dataset, some)
     return out
 
 
@@ -147,6 +149,20 @@ def above_single_rewards(dataset: str, points: Sequence[Point]) -> Iterator[Find
                 yield Finding(
                     dataset, "rewards", f"{told} against {single.arm} on {base}", "ndcg@10", value, low, high, None, low > 1
                 )
+
+
+def as_the_paper(dataset: str, points: Sequence[Point]) -> Iterator[Finding]:
+    """NDCG@100 of pages without either reward beside both, and of both beside none, at the weights that runs have."""
+    arms = {p.arm: p for p in points if p.base == "start"}
+    joint, page, item = (arms.get(name) for name in _PLAIN[0])
+    for key, one, other in (
+        ("without the page reward", item, joint),
+        ("without the item reward", page, joint),
+        ("both rewards", joint, arms.get("sft.start")),
+    ):
+        if one and other and other.mean("test", "ndcg@100") > 0:
+            ends = ratio(one.users("test", "ndcg@100"), other.users("test", "ndcg@100"))
+            yield Finding(dataset, "paper", f"{key}: {one.arm} against {other.arm}", "ndcg@100", *ends, None, None)
 
 
 def true_value(dataset: str, points: Sequence[Point]) -> Iterator[Finding]:
