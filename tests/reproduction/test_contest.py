@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -58,10 +60,16 @@ def test_the_card_says_what_was_done_and_what_was_left_out(out: Path) -> None:
     assert card["searches"]["shop/0/itemknn"]["trials"]
     assert card["searches"]["shop/1/mmr"] == card["searches"]["shop/0/mmr"], "searched with the first seed"
     assert card["command"].startswith("pagellm reproduce main ")
-    assert "No offline figure" in card["paper"]
+    assert "without the page reward NDCG@100 falls by 17.8 %" in card["paper"]
+    assert {"candidates", "ties", "seen items", "relevance", "cut-offs", "search"} <= set(card["rules"])
+    assert card["definitions"]["ndcg"]
+    assert card["seconds"]["shop/0/popularity"] > 0
     assert card["split"]["shop"]["valid_at"] == 0.8
     html = (out / "shop.html").read_text()
     assert "popularity" in html
+    assert "Read this first" in html, "a smoke run says that it is one"
+    assert "Accuracy against repetition" in html
+    assert "Beside the paper" in html
     assert "https://" not in html
 
 
@@ -83,6 +91,24 @@ def test_other_protocols_stop_at_the_supervised_policy(tiny_shop: Path, tmp_path
     table = pl.read_parquet(tmp_path / "out" / "results.parquet")
     assert set(table["protocol"]) == {"last-out"}
     assert set(table["method"]) == {"pagellm", "popularity"}
+
+
+def test_a_set_that_cannot_be_judged_does_not_stop_the_others(
+    tiny_shop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole, other = contest.train_run, tmp_path / "a-shop"
+    shutil.copytree(tiny_shop, other)
+
+    def broken(data: Path, *args: Any, **more: Any) -> Any:
+        if data == other:
+            raise DataError("its test part is empty")
+        return whole(data, *args, **more)
+
+    monkeypatch.setattr(contest, "train_run", broken)
+    first, *rest = command(tiny_shop, tmp_path / "out", "--methods", "popularity", "--seeds", "1", "--protocol", "last-out")
+    assert run([first, rest[0], str(other), *rest[1:]]) == 0
+    assert "a-shop, seed 0, cannot be judged: its test part is empty" in capsys.readouterr().err
+    assert pl.read_parquet(tmp_path / "out" / "results.parquet")["dataset"].unique().to_list() == ["shop"]
 
 
 def test_a_smaller_set_has_whole_users(tiny_shop: Path, tmp_path: Path) -> None:

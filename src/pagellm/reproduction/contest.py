@@ -71,7 +71,10 @@ class Plan:
 
 
 def run_contest(plan: Plan, tell: Tell) -> Matrix:
-    """Does what is missing of the matrix. Raises UsageError for an unknown size, or where `out` was begun otherwise."""
+    """Does what is missing of the matrix; a set that cannot be judged is told and left out.
+
+    Raises UsageError for an unknown size, or where `out` was begun otherwise, DataError where no set could be judged.
+    """
     if plan.size not in SIZES:
         raise UsageError(f"The size {plan.size!r} is not known. Sizes: {', '.join(SIZES)}.")
     names = plain_names(plan.data)
@@ -80,8 +83,12 @@ def run_contest(plan: Plan, tell: Tell) -> Matrix:
     for (name, log), folder in zip(logs.items(), plan.data, strict=True):
         data = _smaller(log, folder, plan.out / "data" / name, SIZES[plan.size].users)
         for seed in range(plan.seeds):
-            entrant = Entrant(name, data, plan, seed, matrix, tell)
-            matrix.run(jobs_of(entrant), tell)
+            try:
+                matrix.run(jobs_of(Entrant(name, data, plan, seed, matrix, tell)), tell)
+            except DataError as reason:  # the other sets have no part in it
+                tell(f"{name}, seed {seed}, cannot be judged: {reason}")
+    if not matrix.finished():
+        raise DataError(f"None of {', '.join(names)} could be judged. The lines above say why.")
     return matrix
 
 

@@ -92,7 +92,8 @@ class Matrix:
                 f"The job {key} of {self.folder} is not done. Run the same command again: it goes on where it stopped."
             )
         tensors, notes = read_tensors(self._path(key))
-        return Outcome({name: a.numpy() for name, a in tensors.items()}, json.loads(notes["notes"]))
+        told = json.loads(notes["notes"]) | {"seconds": float(notes["seconds"])}
+        return Outcome({name: a.numpy() for name, a in tensors.items()}, told)
 
     def finished(self) -> list[str]:
         """All finished jobs, sorted."""

@@ -17,18 +17,37 @@ import polars as pl
 
 from pagellm.data.whole_files import write_bytes
 from pagellm.evaluation.methods import SUBJECT
+from pagellm.evaluation.metrics import CUTS
 from pagellm.evaluation.results import Results, Tables, tables
 from pagellm.evaluation.significance import interval, resampled_means
 from pagellm.models.run_tables import as_parquet
 from pagellm.models.storage import read_json, write_json
+from pagellm.reporting.evidence import accuracy_by_depth, trade_off
 from pagellm.reporting.paper import DEVIATIONS, PAPER
 from pagellm.reporting.report import RunReport, report_html
+from pagellm.reporting.verdict import METRICS
 from pagellm.reproduction.jobs import Matrix, Outcome
 from pagellm.reproduction.results import environment
 from pagellm.types import F64
 
+RULES = {
+    "candidates": "items with an event in the log before the part that is judged; a target that is none counts as missed",
+    "judged": "users with a history and a next basket, one context each; users without history are left out",
+    "relevance": "binary: the items of the next basket, a set",
+    "seen items": "left out of rankings and pages unless the run has split.repeats",
+    "ties": "the item with more events before the cut stands first, then the lower catalog number",
+    "search": "each method's settings once, with the first seed, on the warm contexts of the valid part by the mean of NDCG@10 and @100",
+}
+"""What rankings and pages are judged by, in words."""
+
+CAUTION = (
+    "A smoke run: few users, the smallest profile, quick baselines. It shows that everything works; its figures mean nothing."
+)
+
 KINDS = ("ranking", "page")
 """Rankings are judged for every test user, pages under the layout for at most 2,000 of them."""
+
+_MOST_LINES = 6  # methods in the figure of accuracy by depth
 
 
 @dataclass(frozen=True)
@@ -125,6 +144,9 @@ def protocol_card(made_with: dict[str, Any], notes: dict[str, dict[str, Any]], c
         "re-ranked": {key: n["base"] for key, n in notes.items() if n.get("base")},
         "last_stage": {key: n["stage"] for key, n in notes.items() if n["method"] == SUBJECT},
         "left_out": {key: n["left_out"] for key, n in notes.items() if "left_out" in n},
+        "seconds": {key: n["seconds"] for key, n in notes.items()},
+        "rules": dict(RULES) | {"cut-offs": list(CUTS)},
+        "definitions": {name: metric.meaning for name, metric in METRICS.items()},
         "intervals": "95 % percentile bootstrap; users are drawn and, where a method has several, seeds; p after Holm over one table",
         "paper": PAPER,
         "deviations": list(DEVIATIONS),
@@ -138,11 +160,18 @@ def _report(
     split = next(n["split"] for key, n in notes.items() if key.startswith(f"{ranking.dataset}/") and "split" in n)
     evaluation = {"split": made_with["protocol"], "users": len(ranking.results.users), **ranking.figures.as_json()}
     evaluation |= {"pages": {"users": len(pages.results.users), **pages.figures.as_json()}}
+    shown = sorted(ranking.results.values, key=lambda m: (m != SUBJECT, -ranking.figures.methods[m]["ndcg@10"].value))[
+        :_MOST_LINES
+    ]
+    figures = accuracy_by_depth(evaluation, shown), trade_off(evaluation)
     return RunReport(
         f"{ranking.dataset}: every method, {max(seeds.values())} seeds",
         evaluation,
-        protocol=split,
-        data={"seeds by method": json.dumps(seeds), "paper": PAPER, "deviations": DEVIATIONS},
+        protocol=split | RULES,
+        caution=CAUTION if made_with["size"] == "smoke" else "",
+        figures=[figure for figure in figures if figure is not None],
+        beside_paper=True,
+        data={"seeds by method": json.dumps(seeds)},
         appendix={"command": command, **environment()},
         subject=SUBJECT,
     )
