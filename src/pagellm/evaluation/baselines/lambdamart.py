@@ -20,7 +20,7 @@ from pagellm.data.evidence import Evidence
 from pagellm.data.splits import Split
 from pagellm.errors import DataError
 from pagellm.evaluation.baselines.extra import library, threads
-from pagellm.evaluation.baselines.tuning import Search, Settings, climb, tuning_contexts
+from pagellm.evaluation.baselines.tuning import Search, Settings, climb, spread, tuning_contexts
 from pagellm.evaluation.metrics import accuracy
 from pagellm.types import F32, I32, I64, NO_ITEM, Bool, Contexts
 
@@ -138,8 +138,8 @@ class LambdaMARTFits:
         best, allowed = self.search.best.settings, self.split.candidates_valid
         if self.known is None:
             return self._ranker(self._searched[0], best, allowed)
-        learned = self._examples(learned_and_judged(self.split)[0], allowed)
-        return self._ranker(fit_trees(learned, best, int(best["rounds"]), self.seed), best, allowed)
+        known = self._examples(learned_and_judged(self.split)[0], allowed)
+        return self._ranker(fit_trees(known, best, int(best["rounds"]), self.seed), best, allowed)
 
     @cached_property
     def final(self) -> LambdaMART:
@@ -181,7 +181,7 @@ class LambdaMARTFits:
 
 
 def learned_and_judged(split: Split) -> tuple[Contexts, Contexts]:
-    """The contexts that a search learns from, and those that it is judged on.
+    """The contexts that a search learns from, at most 4,000 spread evenly over the users, and those that it is judged on.
 
     Under a split in time the first are the warm baskets of a window before the valid part, as long in events as that part. Elsewhere no
     feedback is both known and later, so every other valid context is learned from and the rest judged.
@@ -192,7 +192,7 @@ def learned_and_judged(split: Split) -> tuple[Contexts, Contexts]:
     valid_at, test_at = float(str(split.card["valid_at"])), float(str(split.card["test_at"]))
     begin = cut_time(split.log, max(2 * valid_at - test_at, 0.0))
     learned = contexts_between(split.log, begin, int(str(split.card["valid_cut"])))
-    return learned.take(learned.warm), judged
+    return spread(learned, learned.warm), judged
 
 
 def _pools(

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from pagellm.data.splits import Split
 from pagellm.evaluation.baselines.ranking import KnownUsers, known_users, popular_first, rank_by_scores
-from pagellm.evaluation.baselines.tuning import Search, Trial, tuning_contexts, validation_score
+from pagellm.evaluation.baselines.tuning import BUDGET, Search, Trial, tuning_contexts, validation_score
 from pagellm.types import F32, I32, I64, Bool, Contexts, Interactions
 
 
@@ -35,7 +35,7 @@ class SequenceSettings:
     dropout: float = 0.2
     lr: float = 1e-3
     batch: int = 64
-    epochs: int = 30
+    epochs: int = BUDGET
     patience: int = 2  # epochs without a better valid score before the search stops
     negatives: int = 2_048  # items drawn a step that stand for all others in the softmax; a smaller catalog is summed over whole
 

@@ -13,7 +13,7 @@ from pagellm.data.splits import Split
 from pagellm.errors import UsageError
 from pagellm.evaluation.metrics import accuracy
 from pagellm.evaluation.protocol import Ranker
-from pagellm.types import Contexts
+from pagellm.types import Bool, Contexts
 
 Settings = dict[str, float]
 
@@ -51,10 +51,16 @@ def tuning_contexts(split: Split) -> Contexts:
 
     Raises UsageError where there is none.
     """
-    warm = np.flatnonzero(split.valid.warm & (split.valid.target_stop > split.valid.stop))
-    if len(warm) == 0:
+    warm = split.valid.warm & (split.valid.target_stop > split.valid.stop)
+    if not warm.any():
         raise UsageError("The split has no warm valid context to tune a baseline on. Use a log with more users or more time.")
-    return split.valid.take(warm[np.linspace(0, len(warm) - 1, min(len(warm), _CONTEXTS)).astype(np.int64)])
+    return spread(split.valid, warm)
+
+
+def spread(contexts: Contexts, kept: Bool) -> Contexts:
+    """The contexts at which `kept` [context] holds, at most 4,000 of them, spread evenly."""
+    some = np.flatnonzero(kept)
+    return contexts.take(some[np.linspace(0, len(some) - 1, min(len(some), _CONTEXTS)).astype(np.int64)])
 
 
 def validation_score(ranker: Ranker, contexts: Contexts) -> float:
