@@ -74,9 +74,8 @@ def report_of(found: Findings, command: str) -> RunReport:
 
 def took(cost: Mapping[str, Any]) -> str:
     """What a stage of training took, in words."""
-    minutes = (
-        f"{cost['seconds'] / 60:.1f} minutes by the clock, {cost['cpu_seconds'] / 60:.1f} of CPU on {cost['threads']} threads"
-    )
+    threads = f"{cost['threads']} thread{'s' if cost['threads'] > 1 else ''}"
+    minutes = f"{cost['seconds'] / 60:.1f} minutes by the clock, {cost['cpu_seconds'] / 60:.1f} of CPU on {threads}"
     gpu = f", {cost['gpu_peak_mb']:,} MB on the GPU" if cost["gpu_peak_mb"] else ""
     return f"{minutes}; {cost['peak_mb']:,} MB of memory at most{gpu}"
 

@@ -204,8 +204,8 @@ def ablation_table(rows: Sequence[Mapping[str, Any]]) -> Table | None:
     return Table("Which part does what?", note, (*metrics, "minus supervised"), cells, "Arm and the policy it stands on")
 
 
-def beside_paper(found: Sequence[Mapping[str, Any]]) -> tuple[tuple[str, str, str, str], ...]:
-    """(figure, as the paper states it, ours, where ours is from) of each figure in the abstract. `found` are an ablation's findings."""
+def beside_paper(found: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
+    """(figure, as the paper states it, ours and where that is from) of each figure in the abstract. `found` are an ablation's findings."""
     ours = {f["what"].partition(":")[0]: f for f in found}
     rows = []
     for key, words, stated in STATED:
@@ -215,8 +215,8 @@ def beside_paper(found: Sequence[Mapping[str, Any]]) -> tuple[tuple[str, str, st
             here, source = f"{value} % [{low}, {high}]", f"{ours[key]['dataset']}: {ours[key]['what'].partition(': ')[2]}"
         elif key not in ONLINE:
             source = "pagellm reproduce ablation measures it"
-        rows.append((words, stated, here, source))
-    return tuple(rows)
+        rows.append((words, plain(f"paper {stated}; here {here} ({source})", 300)))
+    return rows
 
 
 def _rate_cell(rate: Mapping[str, Any] | None) -> Cell | None:
