@@ -149,11 +149,11 @@ class PPOConfig(_Section):
         description="where advantages come from: a value head, or the other pages of the context (whole pages, or slot by slot)",
     )
     learn: Literal["repetition", "evidence", "page", "all"] = Field(
-        "evidence",
+        "repetition",
         description="what is trained: what a candidate would repeat of the page so far; also the evidence head; or also the language "
         "model's view of that page; or all of the policy",
     )
-    iterations: int = Field(40, ge=1, le=100_000, description="rounds of writing pages and learning from them")
+    iterations: int = Field(20, ge=1, le=100_000, description="rounds of writing pages and learning from them")
     contexts: int = Field(48, ge=1, le=65_536, description="contexts a round")
     group: int = Field(8, ge=2, le=256, description="pages a context, which share its prompt")
     candidates: int = Field(
@@ -223,7 +223,6 @@ PROFILES: dict[str, dict[str, dict[str, Any]]] = {
         "model": {"dims": 64, "heads": 2, "layers": 1, "ffn_dims": 176, "max_history": 30},
         "sft": {"epochs": 3, "head_epochs": 4, "head_contexts": 10_000},
         "ppo": {
-            "learn": "repetition",  # the rewards of a small log know less of single items than the policy does
             "iterations": 25,
             "contexts": 24,
             "candidates": 60,
