@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pytest
 
+from pagellm import comparing
 from pagellm.cli.main import run
 from pagellm.errors import DataError
 from pagellm.judging import offline
 from pagellm.judging.arms import ablation_rows
+from pagellm.models.run import load_run
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +70,26 @@ def test_bad_input_is_named(tiny_run: Path, tmp_path: Path, capsys: pytest.Captu
     assert run(["report", str(unfinished), "--out", str(tmp_path / "r.html")]) == 1
     assert "unfinished" in capsys.readouterr().err
     assert not (tmp_path / "r.html").exists()
+
+
+def test_an_empty_test_part_and_a_log_without_pages_are_told_before_the_long_work(
+    tiny_run: Path, tiny_shop: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["report", str(tiny_run), "--against", "popularity", "--out", str(tmp_path / "r.html")]
+    with monkeypatch.context() as patch:
+        patch.setattr(comparing.Arena, "compare", never)
+        assert run([*words, "--log", str(tiny_shop)]) == 3
+        assert "pages" in capsys.readouterr().err
+    whole = load_run(tiny_run)
+    nobody = replace(whole, split=replace(whole.split, test=whole.split.test.take(np.empty(0, np.int64))))
+    monkeypatch.setattr(comparing, "load_run", lambda folder: nobody)
+    assert run(words) == 3
+    assert "has no user with a history and a next basket" in capsys.readouterr().err
+    assert not (tmp_path / "r.html").exists()
+
+
+def never(*args: object, **more: object) -> None:
+    raise AssertionError("the long work has begun")
 
 
 def arms_of(dataset: str) -> pl.DataFrame:

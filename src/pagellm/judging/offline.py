@@ -115,6 +115,10 @@ def judge_offline(
     arena = Arena.of(folder)
     name = str(arena.run.facts["name"])
     arms, paper = (ablation_rows(ablation, name), paper_findings(ablation, name)) if ablation else ([], [])
+    offpolicy = None  # first, because a log that cannot be read is told before the long work
+    if log is not None:
+        tell(f"judging the policy on the pages of {log}")
+        offpolicy = judge_run(folder, log, Asked(seed=seed), tell).as_json()
     comparison, run, warm = arena.compare(arena.lineup(against, tell), seed, tell), arena.run, arena.contexts
     test = run.split.test.take(run.split.test.target_stop > run.split.test.stop)
     others = [name for name in comparison.methods if name not in (SUBJECT, *NO_RIVALS)]
@@ -134,10 +138,6 @@ def judge_offline(
         rewards = check_rewards(folder, "test", seed, tell).as_json()
     if (folder / PPO_FACTS).exists():
         course = read_json(folder / PPO_FACTS)
-    offpolicy = None
-    if log is not None:
-        tell(f"judging the policy on the pages of {log}")
-        offpolicy = judge_run(folder, log, Asked(seed=seed), tell).as_json()
     evaluation = comparison.as_json()
     gates = [
         not_worse(evaluation, SUBJECT, reference, METRIC),
