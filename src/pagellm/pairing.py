@@ -19,6 +19,7 @@ from pagellm.config import RunConfig, adjust, resolve
 from pagellm.data.bucket_reader import bucket_count, read_buckets
 from pagellm.data.content import content_vectors
 from pagellm.data.contexts import ALWAYS, contexts_at, cut_time
+from pagellm.data.findings import rejected_lines
 from pagellm.data.likeness import likeness_of
 from pagellm.data.preferences.mining import MiningReport
 from pagellm.data.preferences.pair_parts import PairParts
@@ -81,7 +82,7 @@ class Shop:
     learned: float  # share of the events that the policy has learned from, 0 without one
 
 
-def open_shop(source: Path) -> Shop:
+def open_shop(source: Path, tell: Callable[[str], None] = print) -> Shop:
     """A run with its policy, or a data folder with its channels."""
     if (source / "config.json").exists():
         run = load_run(source)
@@ -96,7 +97,7 @@ def open_shop(source: Path) -> Shop:
         since, known = known_since(run.split.log, run.impressions, run.catalog), str(run.facts["fingerprint"])
         candidates = policy_candidates(run, since)
         return Shop(run.catalog, run.split.log, run.impressions, run.content, candidates, since, run.config, known, learned)
-    data, config = read_log(source), resolve("small")
+    data, config = read_log(source, tell=tell), resolve("small")
     set_threads(config)
     content = content_vectors(data.catalog, config.candidates.content_dims)
     split = make_run_split(data.interactions, len(data.catalog), config)
@@ -114,7 +115,7 @@ def mine_pairs(
     Raises UsageError for a window that cannot be, DataError where it holds nothing to mine.
     """
     _check_call(out, settings)
-    shop = open_shop(folder)
+    shop = open_shop(folder, tell)
     config = adjust(shop.config, settings).pairs
     first, last = window.shares(shop.learned)
     begin, end = cut_time(shop.log, first), cut_time(shop.log, last) if last < 1 else ALWAYS
@@ -153,8 +154,9 @@ def mine_large(
         with Quarantine(disk.quarantine) as store:
             buckets = read_buckets(folder, scratch, disk.buckets or bucket_count(folder), store)
             for file in store.files.values():
-                why = "".join(f"; {reason} {count:,}" for reason, count in file.reasons.most_common())
-                tell(f"{file.file}: {file.rows:,} rows, {file.accepted:,} accepted, {file.quarantined:,} quarantined{why}")
+                tell(f"{file.file}: {file.rows:,} rows, {file.accepted:,} accepted, {file.quarantined:,} quarantined")
+            for line in rejected_lines(store.files.values()):
+                tell(line)
         begin, end = buckets.cut_time(first), buckets.cut_time(last) if last < 1 else ALWAYS
         _tell_window(first, last, tell)
         content = content_vectors(buckets.catalog, config.candidates.content_dims)

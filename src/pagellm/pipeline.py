@@ -105,10 +105,14 @@ def train_run(
     begun = resume and (folder / "data.json").exists()
     if not begun and folder.exists() and not (resume and only_begun(folder)) and any(folder.iterdir()):
         raise UsageError(f"The folder {folder} is not empty. Add --resume to go on with the run in it, or name another folder.")
-    log = read_log(data)
+    log = read_log(data, tell=tell)
     tell(f"Data: {log.name}: {len(log.catalog):,} items, {log.interactions.users:,} users, {len(log.interactions):,} events")
     if begun:
         check_same(folder, config, data_facts(log))
+    split = make_run_split(log.interactions, len(log.catalog), config)
+    if until != "sft" and not (folder / REWARD).exists():
+        for line in check_feedback(log, split, config):  # before anything is trained, and before a finished run is touched
+            tell(line)
     set_threads(config)
     remove_asides(folder)
     if done:  # it goes on, so until its end it is none that can be loaded
@@ -116,11 +120,7 @@ def train_run(
     if begun:
         write_json(folder / "config.json", config.model_dump(mode="json"))  # what is to come may have other settings
     if not (folder / POLICY).exists():
-        split = make_run_split(log.interactions, len(log.catalog), config)
         schedule = make_schedule(split, config)
-        if until != "sft":
-            for line in check_feedback(log, split, config):
-                tell(line)
         content = content_vectors(log.catalog, config.candidates.content_dims)
         save_inputs(folder, config, log, split, content)
         shown = log.impressions if config.candidates.impressions else None

@@ -113,6 +113,11 @@ def test_what_read_log_refuses_is_refused(tmp_path: Path) -> None:
     cases = {
         "too_many_rejected": (pages, events),
         "no_positive_feedback": (page_rows(), [e for e in page_events() if e["event"] == "page_view"]),
+        "no_pages": ([], page_events()),
+        "no_feedback_on_pages": (
+            page_rows(),
+            [{**e, "page_id": None if n % 2 else "another"} for n, e in enumerate(page_events())],
+        ),
         "several_currencies": (
             page_rows(),
             [{**e, "currency": "USD"} if e.get("event_id") == "b2" else e for e in page_events()],
@@ -121,10 +126,11 @@ def test_what_read_log_refuses_is_refused(tmp_path: Path) -> None:
     for code, (rows, happened) in cases.items():
         folder, scratch = write(tmp_path / code, "ndjson", items=ITEMS, impressions=rows, events=happened), tmp_path / f"{code}-s"
         scratch.mkdir()
-        with pytest.raises(DataError, match=code):
+        with pytest.raises(DataError, match=code) as whole:
             read_log(folder)
-        with pytest.raises(DataError, match=code), Quarantine(None) as store:
+        with pytest.raises(DataError, match=code) as parted, Quarantine(None) as store:
             read_buckets(folder, scratch, 2, store)
+        assert str(whole.value).partition(" (errors beside it")[0] == str(parted.value), "in the same words"
 
 
 def test_buckets_grow_in_number_with_the_log(tmp_path: Path) -> None:

@@ -161,7 +161,9 @@ def test_bad_rows_of_a_large_log_are_counted_and_told(world: Path, tmp_path: Pat
     options = ["--large", "--buckets", "4", "--quarantine", str(bad), "--from", "0.4"]
     assert run(["pairs", "mine", str(folder), "--out", str(tmp_path / "p.parquet"), *options]) == 0
     said = capsys.readouterr().err
-    assert f"events.parquet: {len(events) + 43:,} rows, {len(events):,} accepted, 43 quarantined; repeated_event 40" in said
+    assert f"events.parquet: {len(events) + 43:,} rows, {len(events):,} accepted, 43 quarantined\n" in said
+    assert f"events.parquet: 40 of {len(events) + 43:,} rows left out as repeated_event, first row" in said
+    assert f"events.parquet: 3 of {len(events) + 43:,} rows left out as event_before_page, first row" in said
     told = pl.read_ndjson(bad)
     assert dict(told["reason"].value_counts().iter_rows()) == {"repeated_event": 40, "event_before_page": 3}
     assert run(["pairs", "show", str(tmp_path / "p.parquet"), "--n", "1"]) == 0

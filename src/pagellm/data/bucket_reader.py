@@ -8,14 +8,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pagellm.data.checks import money_findings
+from pagellm.data.checks import money_findings, no_positive_feedback
 from pagellm.data.files import find
 from pagellm.data.findings import Finding, quarantine_findings
 from pagellm.data.ids import Ids
 from pagellm.data.items import read_catalog
 from pagellm.data.log_buckets import LogBuckets, fill_buckets
-from pagellm.data.quarantine import Quarantine
-from pagellm.data.readers import MAX_REJECT_SHARE, required_files
+from pagellm.data.page_checks import no_feedback_on_pages, no_pages
+from pagellm.data.quarantine import FileCount, Quarantine
+from pagellm.data.readers import MAX_REJECT_SHARE, required_files, where_rejected
 from pagellm.data.sound_rows import SoundRows
 from pagellm.errors import DataError, UsageError
 
@@ -45,29 +46,23 @@ def read_buckets(folder: Path, scratch: Path, count: int, store: Quarantine, bas
     rows.read_pages(pages_file, items, base)
     rows.read_events(events_file, items, base)
     buckets = fill_buckets(rows, catalog, scratch, count)
-    where = f"They stand in {store.path}." if store.path else "Name a quarantine file to keep them (--quarantine FILE)."
     findings = [
-        *quarantine_findings(list(store.files.values()), MAX_REJECT_SHARE, where),
+        *quarantine_findings(list(store.files.values()), MAX_REJECT_SHARE, where_rejected(store, folder)),
         *money_findings(rows.money),
-        *_empty(buckets),
+        *_empty(buckets, store.count(pages_file.name), store.count(events_file.name)),
     ]
     for finding in findings:
         if finding.severity == "error":
-            raise DataError(f"{folder.name}: {finding.code}: {finding.message} {finding.change}")
+            raise DataError(f"{folder.name}: {finding.words}")
     return buckets
 
 
-def _empty(buckets: LogBuckets) -> list[Finding]:
-    """Errors of a log in which nothing can be learned."""
-    look = "Look at what `pagellm data check` says of this folder."
+def _empty(buckets: LogBuckets, shown: FileCount, happened: FileCount) -> list[Finding]:
+    """Errors of a log in which nothing can be learned. `shown` and `happened` as in `page_findings`."""
     if not buckets.n_pages:
-        return [Finding("no_pages", "error", 0, 0, "no page was accepted, so there is nothing to learn from", look)]
+        return [no_pages(shown)]
     if not buckets.days:
-        return [
-            Finding("no_positive_feedback", "error", 0, 0, "no engagement was accepted, so there is nothing to learn from", look)
-        ]
+        return [no_positive_feedback(happened)]
     if not buckets.on_slots:
-        return [
-            Finding("no_feedback_on_pages", "error", 0, 0, "no click, cart or purchase belongs to a slot of a logged page", look)
-        ]
+        return [no_feedback_on_pages(buckets.strays, happened)]
     return []

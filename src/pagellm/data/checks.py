@@ -10,8 +10,9 @@ from collections import Counter
 import numpy as np
 
 from pagellm.catalog import Catalog, clean_text
-from pagellm.data.findings import Finding
+from pagellm.data.findings import Finding, change_of, reasons_of
 from pagellm.data.interactions import Money
+from pagellm.data.quarantine import FileCount
 from pagellm.data.split_card import CORE, CORE_SHARE, core_share
 from pagellm.data.splits import temporal_split
 from pagellm.types import DAY, Interactions
@@ -42,17 +43,27 @@ def catalog_findings(catalog: Catalog, damaged: Counter[str]) -> list[Finding]:
     return found
 
 
-def log_findings(log: Interactions, n_items: int, money: Money) -> list[Finding]:
-    """Findings on any log of engagements."""
+def log_findings(log: Interactions, n_items: int, money: Money, file: FileCount) -> list[Finding]:
+    """Findings on any log of engagements. `file`: what became of the rows that it was read from."""
     if len(log) == 0:
-        message = "no engagement was accepted, so there is nothing to learn from"
-        change = (
-            "Look at the reasons of quarantine above; the events file must hold select_item, add_to_cart, purchase or the like."
-        )
-        return [Finding("no_positive_feedback", "error", 0, 0, message, change)]
+        return [no_positive_feedback(file)]
     checks = (_core, _ties, _repeated_rows, _busy_users, _one_moment)
     found = [check(log) for check in checks] + [_popularity(log, n_items), _unseen(log, n_items)]
     return [finding for finding in (*found, *money_findings(money)) if finding is not None]
+
+
+def no_positive_feedback(file: FileCount) -> Finding:
+    """The error of a file of which no row was accepted as an engagement."""
+    if not file.rows:
+        message = f"{file.file} has no rows, so there is nothing to learn from"
+        change = "Write a row for each engagement, with the columns user_id, item_id and timestamp; beside impressions also event, page_id."
+        return Finding("no_positive_feedback", "error", 0, 0, message, change)
+    told = [f"{file.accepted:,} are views, dismissals or refunds"] if file.accepted else []
+    told += [f"{file.quarantined:,} were left out, {reasons_of(file)}"] if file.quarantined else []
+    message = f"none of the {file.rows:,} rows of {file.file} is an engagement (column event): {'; '.join(told)}"
+    write = "Write select_item, add_to_cart, purchase or the like in the column event."
+    change = write if file.accepted else change_of(file, write)
+    return Finding("no_positive_feedback", "error", file.rows, file.rows, message, change)
 
 
 def _core(log: Interactions) -> Finding | None:
@@ -135,7 +146,9 @@ def money_findings(money: Money) -> list[Finding]:
     found = []
     if len(money.currencies) > 1:
         kinds = ", ".join(clean_text(c, 8) for c in sorted(money.currencies)[:5])
-        message = f"values come in {len(money.currencies)} currencies ({kinds}): their sum means nothing"
+        message = (
+            f"{total:,} values come in {len(money.currencies)} currencies ({kinds}; column currency): their sum means nothing"
+        )
         found.append(Finding("several_currencies", "error", total, total, message, "Convert the column value to one currency."))
     if money.without:
         message = "values name no currency: money is added up as if it were one"

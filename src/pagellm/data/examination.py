@@ -107,7 +107,10 @@ def examination_of(counts: PlaceCounts, parts: Parts) -> Examination:
     """
     total, known = int(counts.slots.sum()), int(counts.known.sum())
     if not total:
-        raise DataError("The pages of this log have no slots, so nothing says where people look. Log the slots of every page.")
+        raise DataError(
+            "The pages of this log have no slots before the window ends (0 rows; columns slots and timestamp of the impressions file), so "
+            "nothing says where people look. Log the slots of every page, or let the window end later."
+        )
     if known >= LEAST_VIEWED * total and counts.viewed.sum() < known:  # positive views alone do not say what was not seen
         slots, views = _sums(counts, counts.known), _sums(counts, counts.viewed).astype(np.float64)
         seen, ess = _rates(slots.astype(np.float64), slots.astype(np.float64), views, counts.shape)
@@ -115,8 +118,8 @@ def examination_of(counts: PlaceCounts, parts: Parts) -> Examination:
         return Examination(seen, "viewed", slots.reshape(counts.shape), ess, why)
     if not counts.clicks.any():
         raise DataError(
-            f"None of {total:,} slots was clicked and `viewed` is unknown, so nothing says where people look. Add "
-            "select_item events, or the column viewed."
+            f"None of {total:,} slots was clicked and `viewed` is unknown, so nothing says where people look. Write "
+            "select_item in the column event of the events file, or fill the column viewed of the impressions file."
         )
     return _by_propensity(parts, counts.shape) or _by_clicks(counts)
 

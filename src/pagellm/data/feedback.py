@@ -40,6 +40,7 @@ class Feedback:
     unknown_page: Bool  # [event] names a page that was not accepted
     rating: F32  # [event]
     value: F32  # [event]
+    number: I64  # [event] row in the file
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,7 @@ def settle_feedback(raw: RawEvents, pages: Pages) -> tuple[Feedback, dict[int, s
         raw.unknown_page[keep],
         raw.rating[keep],
         raw.value[keep],
+        raw.number[keep],
     )
     return kept, {int(raw.number[p]): reason for p, reason in reasons.items()}
 

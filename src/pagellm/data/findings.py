@@ -5,6 +5,7 @@ An `error` stops every stage (exit code 3), a `warn` does not, an `info` is wort
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -30,6 +31,11 @@ class Finding:
         """`count` of `total`."""
         return self.count / self.total if self.total else 0.0
 
+    @property
+    def words(self) -> str:
+        """The finding as an error says it."""
+        return f"{self.code}: {self.message.rstrip('.')}. {self.change}"
+
 
 CHANGES = {
     "bad_json": "Write one JSON object a line.",
@@ -45,7 +51,7 @@ CHANGES = {
     "time_out_of_range": "Times must lie in 1995-2100: look at the unit and the clock of the logger.",
     "unknown_event": "Use the contract's event names: select_item, view_item, add_to_cart, purchase, refund, rate, dismiss, …",
     "not_an_engagement": "Keep page views, slot views, dismissals and refunds in events.* beside impressions.*.",
-    "propensity_out_of_range": "A propensity is a probability in (0, 1]; leave it empty where it is unknown.",
+    "propensity_out_of_range": "Write the column propensity as a probability in (0, 1], and leave it empty where it is unknown.",
     "bad_click": "Write the column click as 1 or 0.",
     "position_below_base": "Rows and columns count from 0 unless --position-base 1 is given: give the base that the log uses.",
     "missing_position": "Give each slot row and col, or a slot_id like r0c3.",
@@ -53,10 +59,10 @@ CHANGES = {
     "two_items_in_one_slot": "A page's slot holds one item: look at how row and col are written.",
     "page_incomplete": "Mend the other rejected rows of these pages; a page is accepted whole or not at all.",
     "page_rows_disagree": "All rows of a page must name the same user, time and policy.",
-    "page_without_slots": "Give each page its slots, or leave out pages that showed nothing.",
+    "page_without_slots": "Fill the column slots of each page, or leave out pages that showed nothing.",
     "bad_slots": "Write slots as a list of objects with item_id, row and col.",
     "duplicate_page": "Give each page view a page_id of its own.",
-    "event_before_page": "Feedback cannot come before its page: look at the clocks and time zones of the two loggers.",
+    "event_before_page": "Feedback cannot come before its page (column timestamp): look at the clocks and time zones of the two loggers.",
     "unknown_slot": "Name the item of the event (item_id), or a slot_id that stands on its page.",
     "duplicate_event": "Give each event an event_id of its own: the first of these rows was kept.",
     "duplicate_item": "Give each item one row: the first of these rows was kept.",
@@ -94,15 +100,42 @@ def change_for(reason: str) -> str:
     return f"Mend the column {column}: an id is 1-128 bytes without control characters, a number is finite."
 
 
+def reasons_of(file: FileCount, most: int = 4) -> str:
+    """The commonest faults of a file's rows, each with its count and its first row."""
+    return ", ".join(f"{reason} {count:,} (first in row {_first(file, reason)})" for reason, count in _faults(file)[:most])
+
+
+def rejected_lines(files: Iterable[FileCount]) -> list[str]:
+    """A line for each reason for which rows were left out: how many of how many, the first of them, what to change."""
+    return [
+        f"{file.file}: {count:,} of {file.rows:,} rows left out as {reason}, first row {_first(file, reason)}. {change_for(reason)}"
+        for file in files
+        for reason, count in file.reasons.most_common()
+    ]
+
+
+def change_of(file: FileCount, otherwise: str) -> str:
+    """The advice for the commonest fault of a file's rows; `otherwise` where they have none."""
+    faults = _faults(file)
+    return change_for(faults[0][0]) if faults else otherwise
+
+
+def _faults(file: FileCount) -> list[tuple[str, int]]:
+    return [(reason, count) for reason, count in file.reasons.most_common() if reason not in HARMLESS]
+
+
+def _first(file: FileCount, reason: str) -> str:
+    return f"{min(bad.row for bad in file.samples[reason]):,}"
+
+
 def _too_many(file: FileCount, max_reject_share: float, where: str) -> Finding:
     rejected = round(file.reject_share * file.rows)
-    top = ", ".join(f"{reason} {n:,}" for reason, n in file.reasons.most_common(4) if reason not in HARMLESS)
     return Finding(
         "too_many_rejected",
         "error",
         rejected,
         file.rows,
         f"{file.file}: {rejected:,} of {file.rows:,} rows ({file.reject_share:.1%}) were rejected, more than "
-        f"{max_reject_share:.1%}. Top reasons: {top}. {where}",
-        f"{change_for(file.reasons.most_common(1)[0][0])} Or allow more with --max-reject-share.",
+        f"{max_reject_share:.1%}. Top reasons: {reasons_of(file)}. {where}",
+        change_of(file, ""),
     )

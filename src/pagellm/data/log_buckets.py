@@ -22,6 +22,7 @@ from pagellm.data.ids import Ids
 from pagellm.data.impressions import Pages, coded, settle_pages
 from pagellm.data.interactions import ENGAGEMENTS
 from pagellm.data.lots import id_keys
+from pagellm.data.page_checks import Strays
 from pagellm.data.page_log import basket_keys, shown_pages
 from pagellm.data.sound_rows import SPAN_ROWS, SoundRows
 from pagellm.data.spill import Spill, buckets_of
@@ -59,6 +60,7 @@ class LogBuckets:
     days: Counter[int] = field(default_factory=Counter)  # events of histories by UTC day
     n_pages: int = 0
     on_slots: int = 0  # slots of pages with a click, cart or purchase
+    strays: Strays = field(default_factory=Strays)
 
     def read(self, bucket: int) -> tuple[Interactions, Impressions]:
         """The records of one bucket's users, as a log of these users alone would give them."""
@@ -168,6 +170,7 @@ def _add(out: LogBuckets, pages: Pages, feedback: Feedback, users: Ids) -> None:
     out.pages.add(frame.hstack(lists.drop("owner")), buckets_of(id_keys(who), out.count))
     out.n_pages += len(shown)
     out.on_slots += int(shown.engaged.sum())
+    out.strays.add(feedback)
     kept = np.isin(feedback.event, ENGAGEMENTS)
     actor, page = ids[place[feedback.user[kept]]], feedback.page[kept]
     known = [shown.page_ids[p] if p >= 0 else None for p in page]

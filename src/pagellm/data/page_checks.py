@@ -2,21 +2,50 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from dataclasses import dataclass, field
+
 import numpy as np
 
 from pagellm.data.feedback import Feedback
-from pagellm.data.findings import Finding
+from pagellm.data.findings import Finding, change_of, reasons_of
 from pagellm.data.impressions import Pages
+from pagellm.data.quarantine import FileCount
 from pagellm.types import DAY, Event
 
 ON_PAGE = (Event.SELECT_ITEM, Event.ADD_TO_CART, Event.PURCHASE)
 
 
-def page_findings(pages: Pages, feedback: Feedback, base: int) -> list[Finding]:
-    """Findings on pages and their feedback. `base`: the number that the log gives to its first row and column."""
+@dataclass
+class Strays:
+    """Clicks, carts and purchases that belong to no slot of a logged page, by what keeps them from it."""
+
+    clicks: int = 0  # clicks, carts and purchases, strays or not
+    count: Counter[str] = field(default_factory=Counter)
+    first: dict[str, int] = field(default_factory=dict)  # row of the events file
+
+    def add(self, feedback: Feedback) -> None:
+        """Counts more events."""
+        clicks = np.isin(feedback.event, ON_PAGE)
+        self.clicks += int(clicks.sum())
+        causes = {
+            "name no page (column page_id)": (feedback.page < 0) & ~feedback.unknown_page,
+            "name a page that is not among the accepted ones (column page_id)": feedback.unknown_page,
+            "name an item that does not stand on their page (column item_id)": (feedback.page >= 0) & (feedback.slot < 0),
+        }
+        for cause, where in causes.items():
+            rows = feedback.number[clicks & where]
+            if len(rows):
+                self.count[cause] += len(rows)
+                self.first[cause] = min(self.first.get(cause, int(rows[0])), int(rows.min()))
+
+
+def page_findings(pages: Pages, feedback: Feedback, base: int, shown: FileCount, happened: FileCount) -> list[Finding]:
+    """Findings on pages and their feedback. `base`: the number that the log gives to its first row and column. `shown` and `happened`:
+    what became of the rows of the impressions and of the events.
+    """
     if len(pages.time) == 0:
-        change = "Look at the reasons of quarantine above."
-        return [Finding("no_pages", "error", 0, 0, "no page was accepted, so there is nothing to learn from", change)]
+        return [no_pages(shown)]
     found = (
         _base(pages, base),
         _twice(pages),
@@ -26,9 +55,28 @@ def page_findings(pages: Pages, feedback: Feedback, base: int) -> list[Finding]:
         _unknown_page(feedback),
         _not_on_page(feedback),
         _late(pages, feedback),
-        _no_clicks(feedback),
+        _no_clicks(feedback, happened),
     )
     return [finding for finding in found if finding is not None]
+
+
+def no_pages(file: FileCount) -> Finding:
+    """The error of impressions of which no row was accepted."""
+    message = f"none of the {file.rows:,} rows of {file.file} was accepted as a page, so there is nothing to learn from"
+    message += f": {reasons_of(file)}" if file.quarantined else ""
+    change = change_of(file, "Write one row a page, with the columns page_id, user_id, timestamp and slots.")
+    return Finding("no_pages", "error", file.rows, file.rows, message, change)
+
+
+def no_feedback_on_pages(strays: Strays, file: FileCount) -> Finding:
+    """The error of events of which none belongs to a slot of a logged page."""
+    message = f"none of the {file.accepted:,} accepted rows of {file.file} is a click, cart or purchase (column event)"
+    if strays.clicks:
+        causes = (f"{count:,} {cause[:-1]}, first in row {strays.first[cause]:,})" for cause, count in strays.count.most_common())
+        message = f"none of the {strays.clicks:,} clicks, carts and purchases of {file.file} belongs to a slot of a logged page: "
+        message += "; ".join(causes)
+    change = f"Write page_id and item_id with select_item, add_to_cart and purchase in {file.file}; otherwise every page looks worthless."
+    return Finding("no_feedback_on_pages", "error", strays.clicks or file.accepted, file.rows, message, change)
 
 
 def _base(pages: Pages, base: int) -> Finding | None:
@@ -108,10 +156,10 @@ def _late(pages: Pages, feedback: Feedback) -> Finding | None:
     )
 
 
-def _no_clicks(feedback: Feedback) -> Finding | None:
+def _no_clicks(feedback: Feedback, file: FileCount) -> Finding | None:
     on_slot = np.isin(feedback.event, ON_PAGE) & (feedback.slot >= 0)
     if on_slot.any():
         return None
-    message = "no click, cart or purchase belongs to a slot of a logged page: every page looks worthless"
-    change = "Write page_id and item_id with select_item, add_to_cart and purchase in events.*."
-    return Finding("no_feedback_on_pages", "error", 0, len(feedback.time), message, change)
+    strays = Strays()
+    strays.add(feedback)
+    return no_feedback_on_pages(strays, file)

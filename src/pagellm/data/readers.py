@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +16,7 @@ from pagellm.data.checks import catalog_findings, log_findings
 from pagellm.data.columns import EVENT_LOG, IMPRESSIONS, INTERACTIONS, ITEMS, missing
 from pagellm.data.feedback import read_feedback
 from pagellm.data.files import SUFFIXES, columns_of, find
-from pagellm.data.findings import Finding, quarantine_findings
+from pagellm.data.findings import Finding, quarantine_findings, rejected_lines
 from pagellm.data.fingerprint import fingerprint
 from pagellm.data.ids import Ids
 from pagellm.data.impressions import read_pages
@@ -46,18 +48,26 @@ class Checked:
 
 
 def read_log(
-    path: Path | str, *, max_reject_share: float = MAX_REJECT_SHARE, quarantine: Path | None = None, position_base: int = 0
+    path: Path | str,
+    *,
+    max_reject_share: float = MAX_REJECT_SHARE,
+    quarantine: Path | None = None,
+    position_base: int = 0,
+    tell: Callable[[str], None] | None = None,
 ) -> Log:
     """The checked log of a folder. Raises DataError with the first finding that is an error.
 
     max_reject_share: of the rows of any one file. quarantine: where bad rows are written. position_base: the number that
-    the log gives to the first row and column of a page.
+    the log gives to the first row and column of a page. tell: takes a line for each reason for which rows were left out.
     """
     checked = check_log(path, max_reject_share=max_reject_share, quarantine=quarantine, position_base=position_base)
     if checked.errors:
-        first, others = checked.errors[0], len(checked.errors) - 1
-        more = f" ({others} more errors: see `pagellm data check`)" if others else ""
-        raise DataError(f"{checked.log.name}: {first.code}: {first.message} {first.change}{more}")
+        others = len(checked.errors) - 1
+        more = f" (errors beside it: {others}, see `pagellm data check {_quoted(Path(path))}`)" if others else ""
+        raise DataError(f"{checked.log.name}: {checked.errors[0].words}{more}")
+    if tell is not None:
+        for line in rejected_lines(checked.files):
+            tell(line)
     return checked.log
 
 
@@ -71,25 +81,23 @@ def check_log(
         if (release := amazon.detect(folder)) is not None:
             catalog, interactions, damaged, name = amazon.read(release, store)
             impressions, users, label = None, None, release.name
-            found: list[Finding] = []
-            money = Money()
+            found = log_findings(interactions, len(catalog), Money(), store.count(release.reviews.name))
         else:
             items_file = required_files(folder)
             catalog, damaged = read_catalog(items_file, store)
             if len(catalog) == 0:
-                raise DataError(f"{items_file.name} holds no usable item{_why(store)}. Mend the file.")
+                raise DataError(f"{items_file.name} holds no usable item{_why(store, folder)}. Mend the file.")
             users_file = find(folder, "users")
             users = read_users(users_file, store) if users_file else None
-            interactions, impressions, money, found = _feedback(folder, catalog, store, position_base)
+            interactions, impressions, found = _feedback(folder, catalog, store, position_base)
             name, label = folder.resolve().name, None
         files = list(store.files.values())
-        where = _where(store)
+        where = where_rejected(store, folder)
     layout = folder / "layout.toml"
     mark = fingerprint(catalog.frame, interactions, impressions, users)
     log = Log(name, catalog, interactions, impressions, users, mark, label, layout if layout.is_file() else None)
     findings = [
         *quarantine_findings(files, max_reject_share, where),
-        *log_findings(interactions, len(catalog), money),
         *found,
         *catalog_findings(catalog, damaged),
     ]
@@ -100,12 +108,12 @@ def check_log(
 
 def _feedback(
     folder: Path, catalog: Catalog, store: Quarantine, base: int
-) -> tuple[Interactions, Impressions | None, Money, list[Finding]]:
+) -> tuple[Interactions, Impressions | None, list[Finding]]:
     items = Ids([str(i) for i in catalog.item_ids])
     file = find(folder, "interactions")
     if file is not None:
         interactions, money = read_interactions(file, items, store)
-        return interactions, None, money, []
+        return interactions, None, log_findings(interactions, len(catalog), money, store.count(file.name))
     pages_file, events_file = find(folder, "impressions"), find(folder, "events")
     assert pages_file is not None  # required_files has looked
     assert events_file is not None
@@ -113,7 +121,9 @@ def _feedback(
     pages = read_pages(pages_file, items, users, page_ids, store, base)
     feedback, money = read_feedback(events_file, items, users, page_ids, pages, store, base)
     interactions, impressions = page_records(pages, feedback, users)
-    return interactions, impressions, money, page_findings(pages, feedback, base)
+    shown, happened = store.count(pages_file.name), store.count(events_file.name)
+    found = log_findings(interactions, len(catalog), money, happened)
+    return interactions, impressions, [*found, *page_findings(pages, feedback, base, shown, happened)]
 
 
 def _check_arguments(folder: Path, share: float, base: int) -> None:
@@ -157,10 +167,17 @@ def _inventory(folder: Path) -> str:
     return "; ".join(told) or "no files"
 
 
-def _where(store: Quarantine) -> str:
-    return f"They stand in {store.path}." if store.path else "Name a quarantine file to keep them (--quarantine FILE)."
+def where_rejected(store: Quarantine, folder: Path) -> str:
+    """Where all rejected rows of a folder stand, or how to have them written."""
+    if store.path:
+        return f"They stand in {store.path}."
+    return f"`pagellm data check {_quoted(folder)} --quarantine FILE` writes them all to a file."
 
 
-def _why(store: Quarantine) -> str:
+def _quoted(folder: Path) -> str:
+    return shlex.quote(str(folder))
+
+
+def _why(store: Quarantine, folder: Path) -> str:
     reasons = [f"{reason} {n:,}" for file in store.files.values() for reason, n in file.reasons.most_common(3)]
-    return f": {', '.join(reasons)}. {_where(store)}" if reasons else ": it has no rows"
+    return f": {', '.join(reasons)}. {where_rejected(store, folder)}" if reasons else ": it has no rows"

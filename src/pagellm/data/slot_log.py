@@ -59,7 +59,7 @@ def read_slot_log(path: Path, policy: str | None = None, only: Mapping[str, str]
         findings = quarantine_findings(list(store.files.values()), MAX_REJECT_SHARE, f"They stand in {file.name}.")
     for finding in findings:
         if finding.severity == "error":
-            raise DataError(f"{file.name}: {finding.code}: {finding.message}")
+            raise DataError(f"{file.name}: {finding.words}")
     item, user = (np.concatenate([np.empty(0, "<U1"), *(p[at] for p in parts)]) for at in (0, 4))
     if not len(item):
         chosen = ", ".join(f"{name}={value!r}" for name, value in wanted.items()) or "no choice"

@@ -68,7 +68,7 @@ def judge_run(folder: Path, data: Path, asked: Asked, tell: Tell = print) -> Off
         )
     run = load_run(folder)
     set_threads(run.config)
-    return judge_pages(run, read_log(data), asked, tell)
+    return judge_pages(run, read_log(data, tell=tell), asked, tell)
 
 
 def judge_pages(run: Run, log: Log, asked: Asked, tell: Tell = print) -> OffPolicy:

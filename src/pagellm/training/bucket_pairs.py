@@ -116,7 +116,7 @@ def survey_buckets(buckets: LogBuckets, window: tuple[int, int]) -> Survey:
     """One reading of all buckets. Raises DataError where the window holds no engaged page."""
     counts: PlaceCounts | None = None
     known: list[Interactions] = []
-    room, looked, engaged = EVIDENCE_EVENTS, 0, 0
+    room, logged, looked, engaged = EVIDENCE_EVENTS, 0, 0, 0
     acts, complete, allowed = Acts.none(), True, buckets.catalog.shown
     since = np.full(len(buckets.catalog), ALWAYS, np.int64)
     for source in _sources(buckets, window, since):
@@ -126,14 +126,14 @@ def survey_buckets(buckets: LogBuckets, window: tuple[int, int]) -> Survey:
         some = count_places(pages_before(shown, source))
         counts = some if counts is None else counts.plus(some)
         pages, within = engaged_pages(shown, source)
-        looked, engaged = looked + within, engaged + len(pages)
+        logged, looked, engaged = logged + len(shown), looked + within, engaged + len(pages)
         acts = acts.plus(engaged_on(shown, pages).among(allowed), keys)
         if complete:
             taken = first_users(source.log, keys, room)
             complete = bool(taken.all())
             known.append(source.log.where(taken))
             room -= int(taken.sum())
-    check_window(looked, engaged)
+    check_window(logged, looked, engaged)
     assert counts is not None
     return Survey(counts, acts, join_users(known), since, complete)
 

@@ -35,6 +35,8 @@ from pagellm.types import F32, I32, I64, Bool, Contexts, Impressions, Interactio
 
 _CHUNK = 512  # contexts whose evidence is held at once
 
+_WIDEN = "Widen the window: --from and --to of `pagellm pairs mine`, in training a smaller split.reward_at."
+
 Candidates = Callable[[Contexts], tuple[I32, F32]]
 """Gives contexts their candidates and logits, [context, candidate] both."""
 
@@ -119,11 +121,11 @@ def situations(source: PairSource, slots: int, seed: int) -> Found:
     """
     shown = source.impressions
     if shown is not None:
+        pages, looked = engaged_pages(shown, source)
+        check_window(len(shown), looked, len(pages))
         before = pages_before(shown, source)
         counts = count_places(before)
         examination = examination_of(counts, lambda: iter((before,)))
-        pages, looked = engaged_pages(shown, source)
-        check_window(looked, len(pages))
         return Found(
             page_situations(source, shown, pages, examination),
             engaged_on(shown, pages),
@@ -131,9 +133,13 @@ def situations(source: PairSource, slots: int, seed: int) -> Found:
             exposure_of(counts, examination, len(source.since)),
         )
     contexts = contexts_between(source.log, source.begin, source.end)
+    baskets = len(contexts)
     contexts = contexts.take(contexts.warm & (contexts.target_stop > contexts.stop) & source.counts(contexts.user))
     if not len(contexts):
-        raise DataError("The window holds no basket of a user with a history, so there is nothing to mine. Widen it.")
+        raise DataError(
+            f"None of the {baskets:,} baskets in the window (column timestamp) is of a user with a history (column user_id), so there is "
+            f"nothing to mine. {_WIDEN}"
+        )
     inside = (source.log.time < source.end) & (event_gain(source.log) > 0) & source.counts(source.log.user)
     engaged = Engaged(source.log.user[inside], source.log.item[inside], source.log.time[inside])
     return Found(_of_baskets(source, contexts, slots, seed), engaged, None)
@@ -198,9 +204,15 @@ def engaged_pages(shown: Impressions, source: PairSource) -> tuple[I64, int]:
     return inside[so_far[shown.offsets[inside + 1]] > so_far[shown.offsets[inside]]], len(inside)
 
 
-def check_window(pages: int, engaged: int) -> None:
-    """Raises DataError where a window holds no page, or none with an engaged slot."""
+def check_window(logged: int, pages: int, engaged: int) -> None:
+    """Raises DataError where a window holds no page, or none with an engaged slot. `logged`: pages of the whole log."""
     if not pages:
-        raise DataError("The window holds no page with slots, so there is nothing to mine. Widen it.")
+        raise DataError(
+            f"None of the {logged:,} logged pages lies in the window (column timestamp) and holds slots (column slots), so there is "
+            f"nothing to mine. {_WIDEN}"
+        )
     if not engaged:
-        raise DataError(f"None of the {pages:,} pages in the window has an engaged slot. Check the events file, or widen it.")
+        raise DataError(
+            f"None of the {pages:,} pages in the window has an engaged slot: no select_item, add_to_cart or purchase (column event) names "
+            f"one of them (column page_id) with an item on it (column item_id). Mend these columns of the events file. {_WIDEN}"
+        )
