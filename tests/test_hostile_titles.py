@@ -7,14 +7,24 @@ import json
 import re
 import unicodedata
 from html.parser import HTMLParser
+from pathlib import Path
 
 import polars as pl
 import pytest
+import torch
+from rich.cells import cell_len
 
 from models.small_shop import small_catalog, small_log
+from pagellm import composition
 from pagellm.catalog import TITLE_CHARS, Catalog
 from pagellm.composition import Composed, compose_for
+from pagellm.config import RewardConfig
+from pagellm.data.look import Look
 from pagellm.models.decoding import Writing
+from pagellm.models.multi_grained import MultiGrainedReward, RewardModel
+from pagellm.models.page_inputs import PageReader
+from pagellm.models.reward import RewardNet
+from pagellm.models.reward_files import REWARD
 from pagellm.models.run import Run
 from pagellm.reporting.preview import page_html
 from pagellm.reporting.terminal import page_grid
@@ -46,9 +56,13 @@ ATTACKED = [int(item) for item in CLEAN.pages[0].items[[0, 4, 11]]]
 
 def with_titles(title: str) -> Composed:
     """The same run over a catalog in which three items of the page have this title."""
+    return shown(dataclasses.replace(RUN, catalog=renamed(title)))
+
+
+def renamed(title: str) -> Catalog:
+    """The catalog in which they do."""
     titles = [title if place in ATTACKED else old for place, old in enumerate(RUN.catalog.frame["title"].to_list())]
-    catalog = Catalog(RUN.catalog.frame.with_columns(pl.Series("title", titles, pl.String)))
-    return shown(dataclasses.replace(RUN, catalog=catalog))
+    return Catalog(RUN.catalog.frame.with_columns(pl.Series("title", titles, pl.String)))
 
 
 class Cells(HTMLParser):
@@ -113,6 +127,32 @@ def test_the_terminal_keeps_its_boxes_and_every_other_line(kind: str) -> None:
         assert before.count("│") == after.count("│")
         cells = [(a, b) for a, b in zip(before.split("│"), after.split("│"), strict=True) if a != b]
         assert len(cells) <= 1  # no two of the attacked cards stand side by side
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_a_receipt_keeps_its_numbers_and_every_other_row(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(composition, "load_rewards", lambda run: (drawn_rewards(), None))
+    (tmp_path / REWARD).touch()
+    run = dataclasses.replace(RUN, folder=tmp_path)
+    clean, hostile = (shown(r) for r in (run, dataclasses.replace(run, catalog=renamed(HOSTILE[kind]))))
+    tables = []
+    for composed in (clean, hostile):
+        text = page_grid(composed.views[0], 80).plain
+        assert visible(text)
+        lines = text.splitlines()
+        tables.append(lines[next(at for at, line in enumerate(lines) if line.split()[:2] == ["slot", "item"]) :][:13])
+    for place, (before, after) in enumerate(zip(*tables, strict=True)):
+        assert before.split()[-6:] == after.split()[-6:]
+        assert cell_len(before) == cell_len(after)
+        assert before == after or place - 1 in (0, 4, 11)
+
+
+def drawn_rewards() -> MultiGrainedReward:
+    """Rewards of drawn weights, which read the titles as they were."""
+    torch.manual_seed(3)
+    config = RewardConfig(members=2)
+    reader = PageReader(RUN.net, RUN.evidence, RUN.likeness, RUN.catalog.shown, 20)
+    return MultiGrainedReward(RewardModel(RewardNet(config).eval(), reader, Look(), config))
 
 
 def test_titles_never_reach_the_prompt() -> None:

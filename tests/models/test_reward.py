@@ -195,6 +195,21 @@ def test_a_receipt_adds_up_and_tells_the_truth() -> None:
         assert receipt.disagreement > 0
 
 
+@pytest.mark.parametrize("spread", [0.7, 1e-3])
+@pytest.mark.parametrize("center", [0.0, 40.0])
+def test_what_no_slot_brings_is_what_whitening_alone_gives_every_page(spread: float, center: float) -> None:
+    reward = make(alpha=0.3)
+    reward.page = Whitening(10, 0.2 - center, 9 * spread**2, 9)
+    reward.model.net.center.fill_(center)
+    item = -0.7 * 0.5 / (2 / 8) ** 0.5
+    base = -float((reward.model.scale * reward.model.net.center).sum())
+    page = 0.3 * (base - (0.2 - center)) / spread
+    for receipt in reward.explain(PAGES.take(np.arange(12))):
+        assert receipt.constant == pytest.approx(item + page, abs=1e-6)
+        parts = sum(values.sum() for values in receipt.parts.values())
+        assert receipt.total - parts == pytest.approx(item + page, abs=1e-6)
+
+
 def test_only_exchanges_that_keep_the_rules_are_offered() -> None:
     few = PAGES.take(np.arange(12))
     free = REWARD.explain(few)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import unicodedata
 
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 from sample_shop import HOSTILE, make_catalog, view_of
 
+from pagellm.reporting.receipt import WORDS, ReceiptView, receipt_view
 from pagellm.reporting.terminal import page_grid
 from pagellm.reporting.view import page_view
 from pagellm.types import Page, Slot
@@ -72,6 +74,53 @@ def test_explained_boxes_show_score_chance_and_strongest_evidence():
     text = page_grid(view_of(explained=True), 100).plain
     assert "1.50 p=0.250" in text
     assert "-2.00 similar" in text
+
+
+def receipt_of(titles: list[str]) -> ReceiptView:
+    """A receipt of slots 1, 2 and 4 of the second row, with round numbers."""
+    parts = {name: [0.1 * (s + 1) - 0.2 * n for s in range(4)] for n, name in enumerate(WORDS)}
+    places = [(1, s) for s in range(4)]
+    return receipt_view(places, titles, parts, -1.5, 0.25, {0: 0.5, 1: -0.125, 3: 12.0}, (0, 3, 0.2), 0.1, ruled=True)
+
+
+def test_a_receipt_is_a_table_with_one_row_a_slot():
+    view = dataclasses.replace(
+        view_of(), receipt=receipt_of(["Ostrelm Teapot", "A clock that is too long for its column", "", "Tea"])
+    )
+    lines = page_grid(view, 80).plain.split("\n")
+    begin = lines.index("How sure: the models that scored it differ by 0.10.") + 1
+    assert lines[begin : begin + 5] == [
+        "row,                  items that  their                      expected       lost",
+        "slot item                    fit  order variety repetition engagement without it",
+        "2, 1 Ostrelm Teapot       +0.100 -0.100  -0.300     -0.500     -0.700      0.500",
+        "2, 2 A clock that is…     +0.200 +0.000  -0.200     -0.400     -0.600     -0.125",
+        "2, 4 Tea                  +0.400 +0.200  +0.000     -0.200     -0.400     12.000",
+    ]
+    assert lines[begin + 5].startswith("policy ")
+
+
+def test_a_receipt_without_room_for_a_table_is_a_sentence_a_slot():
+    view = dataclasses.replace(view_of(), receipt=receipt_of(["Ostrelm Teapot", "Clock", "", "Tea"]))
+    text = " ".join(page_grid(view, 60).plain.split())
+    assert "row 2, slot 4: items that fit +0.400, their order +0.200, variety +0.000, repetition -0.200, " in text
+    assert "expected engagement -0.400; lost without it 12.000: Tea policy" in text
+    assert "row, " not in text
+
+
+@pytest.mark.parametrize("width", [20, 40, 77, 78, 100, 300])
+@pytest.mark.parametrize("title", HOSTILE.values())
+def test_a_hostile_title_changes_only_its_own_row_of_a_receipt(width, title):
+    clean, dirty = (
+        page_grid(dataclasses.replace(view_of(), receipt=receipt_of(["Teapot", name, "", "Tea"])), width).plain
+        for name in ("Clock", title)
+    )
+    assert all(cell_len(line) <= width for line in dirty.split("\n"))
+    assert not [c for c in dirty if c != "\n" and unicodedata.category(c) in ("Cc", "Cf")]
+    if width >= 78:
+        rows, others = (text.split("\n")[-6:-1] for text in (clean, dirty))
+        assert [rows[place] == others[place] for place in (0, 1, 2, 4)] == [True] * 4
+        assert rows[3].split()[-6:] == others[3].split()[-6:]
+        assert cell_len(rows[3]) == cell_len(others[3])
 
 
 def test_titles_are_never_read_as_markup():

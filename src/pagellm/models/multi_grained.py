@@ -47,13 +47,13 @@ class Scores:
     item: F32  # [page, slot, member] item reward of each slot
 
     @property
-    def page_total(self) -> F32:
-        """[page, member] the page reward."""
-        return np.asarray(self.page.sum((1, 2)) + self.base, np.float32)
+    def page_total(self) -> F64:
+        """[page, member] the page reward. Summed in double: over a small spread what float32 rounds off is more than 1e-6 of a receipt."""
+        return np.asarray(self.page.sum((1, 2), dtype=np.float64) + self.base, np.float64)
 
     def cautious(self, caution: float) -> F64:
         """[page] mean of the page reward over the ensemble, minus so many deviations."""
-        total = self.page_total.astype(np.float64)
+        total = self.page_total
         return np.asarray(total.mean(1) - caution * total.std(1), np.float64)
 
 
@@ -237,12 +237,19 @@ class MultiGrainedReward:
         return Receipt(
             page.items[0],
             every,
-            total - float(sum(values.sum() for values in every.values())),
+            float(self._constants(scores)[0]),
             total,
             {int(slot): total - float(totals[at]) for at, slot in enumerate(filled)},
             (*swaps[best], float(gains[best])) if best >= 0 else None,
             float(members.std()),
         )
+
+    def _constants(self, scores: Scores) -> F64:
+        """[page] what whitening gives every page, less what caution takes off this one; found without the parts, so that they can fail
+        to add up."""
+        item, page = -self.item.mean / self.item.spread, (scores.base - self.page.mean) / self.page.spread
+        doubt = self.caution * scores.page_total.std(1) / self.page.spread
+        return np.asarray((1 - self.alpha) * item + self.alpha * (page - doubt), np.float64)
 
     def _variants(self, page: PageBatch, filled: np.ndarray, swaps: list[tuple[int, int]]) -> F64:
         """Rewards of the page without each filled slot, then with each two slots exchanged."""
@@ -268,7 +275,7 @@ class Receipt:
 
     items: np.ndarray  # [slot] catalog indexes
     parts: dict[str, F64]  # each family and "item" -> [slot] what the slot adds
-    constant: float  # what whitening and caution take off the page
+    constant: float  # what whitening gives every page, less what caution takes off this one
     total: float
     alone: dict[int, float]  # filled slot -> what the page would lose without it
     swap: tuple[int, int, float] | None  # of the exchanges of two slots that may be, the one that gains most, and its gain

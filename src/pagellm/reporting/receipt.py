@@ -23,10 +23,16 @@ _TITLE = 40  # characters of a title in a sentence
 class SlotReceipt:
     """What one slot adds to the reward of its page."""
 
-    place: str  # "row 1, slot 3"
+    row: int  # from 1
+    slot: int  # from 1
     title: str
     parts: tuple[float, ...]  # in the order of WORDS
     alone: float  # what the page would lose without it
+
+    @property
+    def place(self) -> str:
+        """As it is said in a sentence."""
+        return f"row {self.row}, slot {self.slot}"
 
     @property
     def total(self) -> float:
@@ -60,7 +66,10 @@ def receipt_view(
     `swap` name slots by their place in these. `ruled`: whether `swap` is known to keep the layout's rules."""
     filled = sorted(alone)
     slots = tuple(
-        SlotReceipt(_words(places[s]), plain(titles[s]), tuple(float(parts[name][s]) for name in WORDS), alone[s]) for s in filled
+        SlotReceipt(
+            places[s][0] + 1, places[s][1] + 1, plain(titles[s]), tuple(float(parts[name][s]) for name in WORDS), alone[s]
+        )
+        for s in filled
     )
     sums = {name: sum(float(value) for value in parts[name]) for name in WORDS}
     spoken = " ".join(f"{WORDS[name]} {value:+.2f}" + ("," if name != "item" else "") for name, value in sums.items())

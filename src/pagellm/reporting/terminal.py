@@ -5,13 +5,18 @@ Width is counted in terminal cells (a Chinese character takes two). The text is 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rich.cells import cell_len, set_cell_size
 from rich.text import Text
 
+from pagellm.reporting.receipt import ReceiptView, SlotReceipt
 from pagellm.reporting.view import Card, PageView, RowView
 
 _LEAST_CELL, _MOST_CELL = 17, 30  # columns inside a box: below, titles say nothing; above, the eye loses the row
 _TITLE_LINES = 2
+_LEAST_TITLE, _MOST_TITLE = 12, 40  # columns of a title in the table of a receipt; with fewer each slot is a sentence
+_HEADING = 10  # columns that a heading of that table takes before it goes on in a second line
 
 
 def page_grid(view: PageView, width: int = 100) -> Text:
@@ -23,8 +28,8 @@ def page_grid(view: PageView, width: int = 100) -> Text:
         _row(out, row, width, view.explained)
     for note in view.notes:
         _wrapped(out, f"! {note}", width, "yellow")
-    for line in view.receipt.lines if view.receipt else ():
-        _wrapped(out, line, width, "")
+    if view.receipt:
+        _receipt(out, view.receipt, width)
     facts = " · ".join(f"{name} {value}" for name, value in view.facts)
     if facts:
         _wrapped(out, facts, width, "dim")
@@ -79,6 +84,46 @@ def _body(card: Card, inner: int, explained: bool) -> list[tuple[str, str]]:
         lines.append((" ".join(filter(None, (score, chance))), "dim"))
         lines.append((f"{card.parts[0][1]:+.2f} {card.parts[0][0]}" if card.parts else "", "dim"))
     return lines
+
+
+def _receipt(out: Text, receipt: ReceiptView, width: int) -> None:
+    """The sentences, then the slots: as a table where it fits, else a sentence each."""
+    for line in receipt.lines:
+        _wrapped(out, line, width, "")
+    table = _slot_table(receipt, width)
+    for number, line in enumerate(table):
+        out.append(line.rstrip() + "\n", "dim" if number < 2 else "")
+    for slot in () if table else receipt.slots:
+        _wrapped(out, _spelled(slot, receipt.columns), width, "")
+
+
+def _slot_table(receipt: ReceiptView, width: int) -> list[str]:
+    """One line a slot under two lines of headings: its place and item, what it brings, what would be lost without it. Empty where a
+    title would have no room."""
+    if not receipt.slots:
+        return []
+    heads = [_wrap(name, _HEADING, 2) for name in (*receipt.columns, "lost without it")]
+    tops = ["" if len(head) == 1 else head[0].strip() for head in heads]
+    lines = [("row,", "", tops), ("slot", "item", [head[-1].strip() for head in heads])]
+    lines += [
+        (f"{slot.row}, {slot.slot}", slot.title, [*(f"{part:+.3f}" for part in slot.parts), f"{slot.alone:.3f}"])
+        for slot in receipt.slots
+    ]
+    first = max(len(place) for place, _, _ in lines)
+    sizes = [max(map(len, column)) for column in zip(*(numbers for _, _, numbers in lines), strict=True)]
+    room = min(_MOST_TITLE, width - first - 1 - sum(size + 1 for size in sizes))
+    if room < _LEAST_TITLE:
+        return []
+    return [
+        " ".join((place.ljust(first), _fit(title, room), *(n.rjust(size) for n, size in zip(numbers, sizes, strict=True))))
+        for place, title, numbers in lines
+    ]
+
+
+def _spelled(slot: SlotReceipt, names: Sequence[str]) -> str:
+    """The same as a sentence. The title comes last: it alone may be cut."""
+    parts = ", ".join(f"{name} {part:+.3f}" for name, part in zip(names, slot.parts, strict=True))
+    return f"{slot.place}: {parts}; lost without it {slot.alone:.3f}: {slot.title}"
 
 
 def _wrap(text: str, inner: int, lines: int) -> list[str]:

@@ -50,7 +50,7 @@ class RewardCheck:
         }
 
     def _family_json(self, family: str) -> dict[str, Any]:
-        """Rates over all kinds of pairs of a family, each with those of its kinds.
+        """Rates over all kinds of pairs of a family, each with those of its kinds; None where it has no pair of that sort.
 
         By the family's own score on pairs like those that it learned from, by the whole reward on unseen defects, and by the policy's
         log-probability alone on both.
@@ -61,11 +61,10 @@ class RewardCheck:
             (self.unseen, self.unseen_cases, {"unseen_operators": "whole", "reference_logprob_probe_unseen": "probe"}),
         ):
             mine = [c for c in cases if c.family == family]
-            if mine:
-                pooled = pair_accuracy(pool_cases(mine))
-                for column, score in columns.items():
-                    parts = {kind.kind: getattr(kind, score).as_json() for kind in kinds if kind.family == family}
-                    out[column] = getattr(pooled, score).as_json() | {"kinds": parts}
+            pooled = pair_accuracy(pool_cases(mine)) if mine else None
+            for column, score in columns.items():
+                parts = {kind.kind: getattr(kind, score).as_json() for kind in kinds if kind.family == family}
+                out[column] = getattr(pooled, score).as_json() | {"kinds": parts} if pooled else None
         return out
 
 
