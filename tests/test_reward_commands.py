@@ -12,6 +12,7 @@ import pytest
 from pagellm.cli.main import run
 from pagellm.types import PageBatch
 
+COLUMNS = ("held_out_users", "reference_logprob_probe", "unseen_operators", "reference_logprob_probe_unseen")
 FEW = ["--profile", "tiny", "--until", "reward", "--set", "reward.min_steps=60", "--set", "split.held_out=0.3"]
 
 
@@ -52,7 +53,7 @@ def test_check_prints_laws_and_accuracies_and_writes_them(
         least = law["rate"] if law["tolerance"] == 1 else max(law["rate"], law["ci95"][1])
         assert law["holds"] == (law["n"] == 0 or least >= law["tolerance"])
         assert len(law["ci95"]) == 2
-    for exact in ("equal_swap", "order_of_pages", "order_of_candidates", "impossible_is_an_error"):
+    for exact in ("equal_swap", "equal_items", "order_of_pages", "order_of_candidates", "impossible_is_an_error"):
         assert found["laws"][exact]["rate"] == 1
     assert set(found["pair_accuracy"]) == {"relevance", "ranking", "diversity", "redundancy", "swap"}
     assert set(found["pair_accuracy"]["redundancy"]["held_out_users"]["kinds"]) == {
@@ -64,7 +65,11 @@ def test_check_prints_laws_and_accuracies_and_writes_them(
     assert {"rotation"} == set(found["pair_accuracy"]["ranking"]["unseen_operators"]["kinds"])
     assert found["pair_accuracy"]["swap"]["reference_logprob_probe"]["kinds"]["exchange"]["n"] > 0
     assert found["pair_accuracy"]["swap"]["held_out_users"]["n"] == found["pair_accuracy"]["swap"]["reference_logprob_probe"]["n"]
-    assert "unseen_operators" not in found["pair_accuracy"]["swap"]
+    for family, columns in found["pair_accuracy"].items():
+        assert list(columns) == list(COLUMNS), f"{family} has every key, whatever there was to judge"
+        assert all(columns[name] is None or columns[name]["n"] > 0 for name in COLUMNS)
+    assert found["pair_accuracy"]["swap"]["unseen_operators"] is None, "no held-out defect is a swap"
+    assert found["pair_accuracy"]["swap"]["reference_logprob_probe_unseen"] is None
     assert "a second copy of an item lowers the page reward" in out
     assert "calibration error" in out
 

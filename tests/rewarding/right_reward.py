@@ -15,6 +15,8 @@ from pagellm.data.page_relations import RELATIONS
 from pagellm.models.multi_grained import MultiGrainedReward, RewardModel, Scores
 from pagellm.models.page_inputs import PageReader, PageTable
 from pagellm.models.reward import RewardNet
+from pagellm.rewarding.readers import SeesDouble
+from pagellm.rewarding.trial import first_of_two
 from pagellm.types import F32, I32, NO_ITEM, Contexts, PageBatch
 from tiny_run import fresh_run
 
@@ -48,7 +50,10 @@ class Right(RewardModel):
     def judged(self, pages: PageBatch, table: PageTable) -> Scores:
         relation = dict(zip(RELATIONS, np.moveaxis(table.relations, 2, 0), strict=True))
         fresh = table.real & (relation["repeat"] == 0) & (relation["consumed"] == 0)
-        chance = fresh * (0.1 + 0.8 * wanted(pages.contexts, pages.place, pages.items))
+        seen = (
+            first_of_two(pages.items) if isinstance(self.reader, SeesDouble) else pages.items
+        )  # whoever sees two as one wants both
+        chance = fresh * (0.1 + 0.8 * wanted(pages.contexts, pages.place, seen))
         size = table.real.sum(1, keepdims=True)
         costs = relation["title"] + relation["repeat"] + relation["consumed"] + relation["brand"]
         order = table.look / table.look.sum(1, keepdims=True)
@@ -84,6 +89,23 @@ class RanksByNumber(Right):
         page = scores.page.copy()
         page[:, :, 1] *= (0.9 ** np.arange(table.real.shape[1]))[:, None]
         return replace(scores, page=page)
+
+
+class KnowsNumbers(Right):
+    """Likes items of odd numbers a little more than whatever is read of them says."""
+
+    def judged(self, pages: PageBatch, table: PageTable) -> Scores:
+        scores = super().judged(pages, table)
+        return replace(scores, item=scores.item * (1 + 0.05 * (pages.items % 2))[..., None].astype(np.float32))
+
+
+class ReadsAll(Right):
+    """Likes items a little more where what is read of them is more."""
+
+    def judged(self, pages: PageBatch, table: PageTable) -> Scores:
+        scores = super().judged(pages, table)
+        more = np.tanh(table.rows.mean(1))[table.index]
+        return replace(scores, item=scores.item * (1 + 0.05 * more)[..., None].astype(np.float32))
 
 
 class LooksAtOthers(Right):
