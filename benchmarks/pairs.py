@@ -19,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from harness import Comparison, compare, main, smoke
 
 SLOTS = 20
+WEIGHTS_WITHIN = 1e-6  # of the sum of all weights: each is one float32 product
 JOIN = """
 select a.page as page, a.slot as better, b.slot as worse,
        ((a.gain - b.gain) * abs(a.look - b.look))::float as weight
@@ -111,24 +112,26 @@ def polars_join(lazy: Any) -> Any:
 
 
 def forget_order(page: Any, better: Any, worse: Any, weight: Any) -> tuple[int, int, float]:
-    """Number of pairs, the sum of a hash over them, the sum of weights."""
+    """Number of pairs, the sum of a hash over them modulo 2^64, the sum of weights. A pair that comes twice counts twice."""
     key = (np.asarray(page, np.uint64) * np.uint64(SLOTS) + np.asarray(better, np.uint64)) * np.uint64(SLOTS) + np.asarray(
         worse, np.uint64
     )
     key = (key ^ (key >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     key = (key ^ (key >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return len(key), int(np.bitwise_xor.reduce(key)), float(np.asarray(weight, np.float64).sum())
+    return len(key), int(key.sum(dtype=np.uint64)), float(np.asarray(weight, np.float64).sum())
 
 
 def same(peer: str, ours: Any, theirs: Any) -> float:
-    """The same pairs, in any order."""
+    """The same pairs, in any order, and as much weight; how far the weights are apart."""
     names = ("page", "better", "worse", "weight")
     one, other = (
         forget_order(*(found if isinstance(found, tuple) else [np.asarray(found[name]) for name in names]))
         for found in (ours, theirs)
     )
     assert one[:2] == other[:2], f"{peer} finds other pairs: {one[0]:,} and {other[0]:,}"
-    return abs(one[2] - other[2]) / one[2]
+    difference = abs(one[2] - other[2]) / one[2]
+    assert difference < WEIGHTS_WITHIN, f"{peer} weighs its pairs otherwise: {one[2]} and {other[2]} in all"
+    return difference
 
 
 def in_memory(pages: int) -> Comparison:
