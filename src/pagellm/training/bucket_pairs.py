@@ -15,7 +15,7 @@ import numpy as np
 from pagellm.config import RunConfig
 from pagellm.data.contexts import ALWAYS, user_starts
 from pagellm.data.evidence import build_evidence
-from pagellm.data.examination import PlaceCounts, count_places, examination_of, exposure_of
+from pagellm.data.examination import PlaceCounts, count_places, examination_of
 from pagellm.data.likeness import Likeness
 from pagellm.data.log_buckets import LogBuckets
 from pagellm.data.lots import id_keys
@@ -91,7 +91,6 @@ def mine_buckets(
     catalog = buckets.catalog
     survey = survey_buckets(buckets, window)
     examination = examination_of(survey.counts, lambda: _pages_before(buckets, window))
-    exposure = exposure_of(survey.counts, examination, len(catalog))
     evidence = build_evidence(catalog, survey.known, content, None, config.candidates.drop)
     candidates = channel_candidates(evidence, catalog, config, survey.since)
     report = MiningReport(examination=examination_words(examination))
@@ -105,7 +104,7 @@ def mine_buckets(
         if not len(pages):
             continue
         acts, chunks = survey.acts.seen_by(id_keys(source.log.user_ids)), page_situations(source, shown, pages, examination)
-        recipe = Recipe(acts, likeness, twins, config.pairs, seed, config.split.repeats, exposure, survey.since)
+        recipe = Recipe(acts, likeness, twins, config.pairs, seed, config.split.repeats, survey.since)
         found, who = find_pairs(chunks, recipe, report)
         parts.add(found, who, source.log.user_ids, shown.page_ids)
     check_found(parts.found)

@@ -15,7 +15,7 @@ from pagellm.config import PairConfig, RunConfig
 from pagellm.data.candidates import draw_pool
 from pagellm.data.contexts import ALWAYS, contexts_between
 from pagellm.data.evidence import Evidence
-from pagellm.data.examination import Examination, count_places, examination_of, exposure_of
+from pagellm.data.examination import Examination, estimate_examination
 from pagellm.data.likeness import Likeness
 from pagellm.data.preferences.mining import MiningReport, Recipe, mine
 from pagellm.data.preferences.pairs import Pairs
@@ -99,7 +99,6 @@ class Found:
     chunks: Iterator[Situations]
     engaged: Engaged
     examination: Examination | None  # of the log's pages; None where it has none
-    exposure: F32 | None = None  # [item] how often each was seen on the log's pages before the window's end
 
     @property
     def words(self) -> str:
@@ -124,14 +123,8 @@ def situations(source: PairSource, slots: int, seed: int) -> Found:
         pages, looked = engaged_pages(shown, source)
         check_window(len(shown), looked, len(pages))
         before = pages_before(shown, source)
-        counts = count_places(before)
-        examination = examination_of(counts, lambda: iter((before,)))
-        return Found(
-            page_situations(source, shown, pages, examination),
-            engaged_on(shown, pages),
-            examination,
-            exposure_of(counts, examination, len(source.since)),
-        )
+        examination = estimate_examination(before)
+        return Found(page_situations(source, shown, pages, examination), engaged_on(shown, pages), examination)
     contexts = contexts_between(source.log, source.begin, source.end)
     baskets = len(contexts)
     contexts = contexts.take(contexts.warm & (contexts.target_stop > contexts.stop) & source.counts(contexts.user))
@@ -152,7 +145,7 @@ def mine_source(
     found = situations(source, config.slots, seed)
     engaged = found.engaged.among(source.allowed).drawn(source.log.user_ids)
     twins = likeness.twins(config.near, source.allowed)
-    recipe = Recipe(engaged, likeness, twins, config, seed, repeats, found.exposure, source.since)
+    recipe = Recipe(engaged, likeness, twins, config, seed, repeats, source.since)
     pairs, report = mine(found.chunks, recipe, found.words)
     check_found(len(pairs))
     return pairs, report, found

@@ -13,7 +13,7 @@ from pagellm.data.likeness import Likeness, Twins
 from pagellm.data.preferences import kernels
 from pagellm.data.preferences.pairs import Family, HeldOut, Operator, Pairs, join_pairs
 from pagellm.data.preferences.situations import Engaged, Situations
-from pagellm.types import F32, I16, I32, I64, NO_ITEM
+from pagellm.types import F32, I16, I32, I64
 
 _LARGEST_WEIGHT = 10.0  # of an inverse chance of being seen; clipping trades variance for bias (Ionides 2008)
 
@@ -28,12 +28,11 @@ class Made:
     offset: F32  # [context] see `Pairs.offset`
 
 
-def relevance(s: Situations, key: np.ndarray, engaged: Engaged, exposure: F32 | None = None) -> Pairs:
+def relevance(s: Situations, key: np.ndarray, engaged: Engaged) -> Pairs:
     """Engaged items give way to others at the same places; one pair an operator. Severity: the share of the engagement that is lost.
 
     An item of the target basket, of the history or of the page never stands in for another. `MATCHED` takes what the policy finds about
-    as good as the engaged item, so that the policy's own opinion does not tell the two pages apart. `exposure` [item] is how often each
-    item was seen, on logged pages: what is shown more is engaged with more, and the offset undoes that too.
+    as good as the engaged item, so that the policy's own opinion does not tell the two pages apart.
     """
     parts, drawn = [], np.bincount(engaged.item, minlength=int(max(s.items.max(initial=0), s.pool.max(initial=0))) + 1)
     for operator in (Operator.POLICY, Operator.MATCHED, Operator.CHANNEL, Operator.FOREIGN):
@@ -43,10 +42,6 @@ def relevance(s: Situations, key: np.ndarray, engaged: Engaged, exposure: F32 | 
             s.contexts.user, s.contexts.time, engaged.user, engaged.time, engaged.item,
             drawn, made.rejected, made.slot, made.severity, made.offset,
         )  # fmt: skip
-        if exposure is not None:
-            seen = np.log1p(exposure)
-            changed = (made.rejected != s.items) & (s.items != NO_ITEM)
-            made.offset += np.where(changed, seen[s.items] - seen[made.rejected], 0).sum(1, dtype=np.float32)
         parts.append(pairs_made(s, made, Family.RELEVANCE, operator))
     return join_pairs(parts)
 

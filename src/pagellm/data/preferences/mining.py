@@ -16,7 +16,7 @@ from pagellm.data.lots import id_keys
 from pagellm.data.preferences.families import diversity, ranking, redundancy, relevance, swaps
 from pagellm.data.preferences.pairs import Family, Operator, Pairs, capped, effective_size, join_pairs, lots_of
 from pagellm.data.preferences.situations import Engaged, Situations, keys_of
-from pagellm.types import F32, I64, U64
+from pagellm.types import I64, U64
 
 
 @dataclass
@@ -51,7 +51,6 @@ class Recipe:
     config: PairConfig
     seed: int
     repeats: bool = False  # whether users take things again
-    exposure: F32 | None = None  # [item] how often each was seen
     since: I64 | None = None  # [item] unix seconds from when on each was known; from the start where None
 
 
@@ -87,7 +86,7 @@ def mine_chunk(s: Situations, recipe: Recipe) -> Pairs:
     """All pairs of these situations, before caps."""
     key, likeness, config = keys_of(s, recipe.seed), recipe.likeness, recipe.config
     families = (
-        relevance(s, key, recipe.engaged, recipe.exposure),
+        relevance(s, key, recipe.engaged),
         ranking(s, key),
         diversity(s, key, likeness.vectors, likeness.titles, likeness.groups, config.alike),
         redundancy(s, key, likeness, recipe.twins, recipe.repeats, recipe.since),
