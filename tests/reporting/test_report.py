@@ -8,8 +8,8 @@ from sample_shop import HOSTILE, full_report, make_evaluation
 
 from pagellm.errors import PagellmError
 from pagellm.reporting.report import RunReport, flat, report_html
-from pagellm.reporting.training import training_figures
 from pagellm.reporting.tables import headline_table, metric_tables
+from pagellm.reporting.training import training_figures
 from pagellm.reporting.verdict import Estimate, judge, number
 
 
