@@ -33,7 +33,7 @@ def test_a_job_that_has_left_its_file_is_not_done_again(tmp_path: Path) -> None:
     assert calls == ["ppo", "mmr"]
     assert again.finished() == ["beauty/0/ppo", "beauty/1/mmr.start.0.5"]
     found = again.read("beauty/1/mmr.start.0.5")
-    assert found.notes == {"method": "mmr", "kl": 1.5}
+    assert found.notes | {"seconds": 0.0} == {"method": "mmr", "kl": 1.5, "seconds": 0.0}
     assert found.arrays["test/ndcg@10"].tolist() == [0, 1, 2]
 
 
