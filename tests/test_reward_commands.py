@@ -173,12 +173,6 @@ def test_feedback_of_one_user_is_refused_before_training(world: Path, tmp_path: 
     assert not (tmp_path / "run").exists(), "told before anything is trained"
 
 
-def test_clicks_alone_are_learned_from_and_said(world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    shop = altered(world, tmp_path / "clicks", events=pl.col("event") == "select_item")
-    assert run(["train", str(shop), "--run", str(tmp_path / "run"), *FEW]) == 0
-    assert "are clicks (column event" in capsys.readouterr().err
-
-
 def test_what_was_hidden_later_stops_neither_learning_nor_checking(world: Path, tmp_path: Path) -> None:
     shop = altered(world, tmp_path / "hidden")
     items = pl.read_parquet(world / "items.parquet")
