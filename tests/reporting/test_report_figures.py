@@ -47,6 +47,15 @@ def test_the_numbers_of_a_figure_are_those_of_the_evaluation():
     assert both.rows[1][4] == 0.02
 
 
+def test_depths_stand_in_their_order_whatever_the_order_of_the_metrics():
+    evaluation = make_evaluation({"popularity": 0.02})
+    for figures in evaluation["methods"].values():
+        figures["ndcg@20"] = figures["ndcg@10"]
+    depth = accuracy_by_depth(evaluation, ["pagellm"])
+    assert depth is not None
+    assert [row[1] for row in depth.rows] == [10, 20, 100]
+
+
 def test_what_cannot_be_drawn_is_left_out():
     alone = make_evaluation({})
     assert trade_off(alone) is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -100,7 +101,7 @@ def _print_standings(table: pl.DataFrame) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    console = Console(markup=False, highlight=False)
+    console = Console(markup=False, highlight=False, width=None if sys.stdout.isatty() else 100)  # in a file nothing is cut off
     shown = table.filter(pl.col("seed").is_null() & (pl.col("kind") == "ranking"))
     for (dataset,), part in shown.group_by("dataset", maintain_order=True):
         rows = {(row["method"], row["metric"]): row for row in part.to_dicts()}

@@ -63,6 +63,7 @@ def _cell(value: object) -> object:
 def accuracy_by_depth(evaluation: Mapping[str, Any], methods: Sequence[str], measure: str = "ndcg") -> Figure | None:
     """A measure over its cut-offs, a line with its band for each method; None where there is one cut-off at most."""
     names = [name for name in evaluation["methods"][methods[0]] if name.startswith(f"{measure}@")]
+    names.sort(key=lambda name: int(name.partition("@")[2]))
     rows = []
     for method in methods:
         for name in names:

@@ -63,13 +63,17 @@ def band_chart(series: Mapping[str, Bands], x_label: str, y_label: str, size: tu
 
 
 def scatter_chart(series: Mapping[str, Cross], x_label: str, y_label: str, size: tuple[int, int] = (440, 300)) -> Markup:
-    """Points with an interval along each axis. Those that are not finite are left out."""
+    """Points with an interval along each axis, each with its name, since colors come again. Those that are not finite are left out."""
     known = {name: (x, y) for name, (x, y) in series.items() if _finite((*x, *y))}
     frame = _Frame.around([(a, b) for x, y in known.values() for a, b in zip(x, y, strict=True)], size)
     drawn = {}
     for name, ((x, *x_ends), (y, *y_ends)) in known.items():
         lines = [frame.path([(end, y) for end in x_ends]), frame.path([(x, end) for end in y_ends])]
-        drawn[name] = Markup('<path d="M{}M{}"/><circle cx="{:.1f}" cy="{:.1f}" r="4"/>').format(*lines, *frame.at(x, y))
+        at_x, at_y = frame.at(x, y)
+        point = Markup(
+            '<path d="M{}M{}"/><circle cx="{:.1f}" cy="{:.1f}" r="4"/><text class="tick" x="{:.1f}" y="{:.1f}">{}</text>'
+        )
+        drawn[name] = point.format(*lines, at_x, at_y, at_x + 6, at_y - 5, name)
     return frame.chart(drawn, x_label, y_label)
 
 
