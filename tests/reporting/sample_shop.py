@@ -150,7 +150,7 @@ def full_report(text: str = "Plain") -> str:
             rewards=make_check(text),
             costs=card,
             ablation=make_arms(text),
-            beside_paper=True,
+            paper=(),
         )
     )
 

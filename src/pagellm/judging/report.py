@@ -57,7 +57,6 @@ def report_of(found: Findings, command: str) -> RunReport:
         rewards=found.rewards or {},
         offpolicy=found.offpolicy or {},
         ablation=found.ablation,
-        beside_paper=True,
         paper=found.paper,
         costs={f"training, stage {stage}": took(cost) for stage, cost in found.cost.items()}
         | {

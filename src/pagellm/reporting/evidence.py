@@ -14,7 +14,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from pagellm.reporting.figures import band_chart, line_chart, scatter_chart
+from pagellm.reporting.figures import Cross, band_chart, line_chart, scatter_chart
 from pagellm.reporting.verdict import metric_of, read_estimate
 from pagellm.reporting.words import plain
 
@@ -101,18 +101,19 @@ def trade_off(evaluation: Mapping[str, Any], accuracy: str = "ndcg@10", repeated
         "trade-off",
         "Accuracy against repetition",
         "Up is better, left is better: a point above and left of another one beats it on both.",
-        f"{evaluation['users']:,} customers; lines are 95 % bootstrap intervals over them. Beaten on both by none: {_front(rows)}",
+        f"{evaluation['users']:,} customers; lines are 95 % bootstrap intervals over them. Beaten on both by none: {_front(series)}",
         scatter_chart(series, f"{metric_of(repeated).label}, of ten", metric_of(accuracy).label),
         ("method", "repeated", "repeated_low", "repeated_high", "accuracy", "accuracy_low", "accuracy_high"),
         tuple(rows),
     )
 
 
-def _front(rows: Sequence[tuple[object, ...]]) -> str:
-    """Names of the methods that no other one beats in accuracy and repetition alike, by the means."""
-    points = [(str(row[0]), float(str(row[1])), float(str(row[4]))) for row in rows]
-    best = [n for n, x, y in points if not any(a <= x and b >= y and (a, b) != (x, y) for _, a, b in points)]
-    return ", ".join(plain(name, 40) for name in best)
+def _front(points: Mapping[str, Cross]) -> str:
+    """Names of the methods that no other one beats in repetition and accuracy alike, by the means."""
+    means = {name: (x[0], y[0]) for name, (x, y) in points.items()}
+    return ", ".join(
+        n for n, (x, y) in means.items() if not any(a <= x and b >= y and (a, b) != (x, y) for a, b in means.values())
+    )
 
 
 def calibration_figure(check: Mapping[str, Any]) -> Figure | None:
@@ -155,7 +156,7 @@ def over_optimization(course: Mapping[str, Any]) -> Figure | None:
         spread = (max(values) - min(values)) or 1.0
         series[name] = [(row[1], (row[at] - values[0]) / spread) for row in rows]
     kept = next((place for place, row in enumerate(rows) if row[0] == course["best"]), 0)
-    series["the policy that was kept"] = [next(iter(series.values()))[kept], series["page value of held-out customers"][kept]]
+    series["the policy that was kept"] = [series["learned reward"][kept], series["page value of held-out customers"][kept]]
     return Figure(
         "over-optimization",
         "Better pages, or only a better score?",

@@ -8,8 +8,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from markupsafe import Markup
+
+T = TypeVar("T")
 
 Points = Sequence[tuple[float, float]]
 Bands = Sequence[tuple[float, float, float, float]]
@@ -89,7 +92,7 @@ def ticks(low: float, high: float, about: int = 5) -> list[float]:
     return [round(place * step, 12) for place in range(first, last + 1)]
 
 
-def thinned(points: Points, most: int = _MOST_POINTS) -> list[tuple[float, float]]:
+def thinned(points: Sequence[T], most: int = _MOST_POINTS) -> list[T]:
     """At most this many of the points, evenly spread, the first and the last among them."""
     if len(points) <= most:
         return list(points)

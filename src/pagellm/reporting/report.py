@@ -55,8 +55,7 @@ class RunReport:
     offpolicy: Mapping[str, Any] = field(default_factory=dict)  # as `pagellm ope --json`
     ablation: Sequence[Mapping[str, Any]] = ()  # pooled rows of an ablation of the same data
     costs: Mapping[str, object] = field(default_factory=dict)  # what training and pages took
-    beside_paper: bool = False  # whether what the paper states stands beside
-    paper: Sequence[Mapping[str, Any]] = ()  # findings of an ablation that the paper has figures for
+    paper: Sequence[Mapping[str, Any]] | None = None  # of an ablation, what the paper has figures for; None leaves the paper out
 
 
 @dataclass(frozen=True)
@@ -89,9 +88,9 @@ def report_html(report: RunReport) -> str:
         rewards=reward_tables(report.rewards),
         estimators=estimator_table(report.offpolicy),
         refused=refusals(report.offpolicy),
-        ablation=ablation_table(report.ablation) if report.ablation else None,
+        ablation=ablation_table(report.ablation),
         costs=flat(report.costs),
-        beside=beside_paper(report.paper) if report.beside_paper else (),
+        beside=() if report.paper is None else beside_paper(report.paper),
         paper=PAPER,
         deviations=DEVIATIONS,
         protocol=flat(report.protocol),

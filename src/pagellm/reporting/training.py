@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pagellm.reporting.evidence import Figure
-from pagellm.reporting.figures import line_chart
+from pagellm.reporting.figures import line_chart, thinned
 from pagellm.reporting.words import plain
 
 _X_KEYS = ("step", "iteration", "epoch")
@@ -69,13 +69,8 @@ def _figure(stage: str, kind: _Kind, lines: dict[str, list[tuple[float, float]]]
         f"{records:,} records of one training, no interval",
         line_chart(lines, x_key, kind.title),
         (x_key, *lines),
-        tuple((step, *(values.get((line, step), "") for line in lines)) for step in _thinned(steps)),
+        tuple((step, *(values.get((line, step), "") for line in lines)) for step in thinned(steps)),
     )
-
-
-def _thinned(steps: list[float], most: int = 300) -> list[float]:
-    """At most so many of the steps, evenly spread, so that a long training does not swell the file."""
-    return steps if len(steps) <= most else [steps[round(at * (len(steps) - 1) / (most - 1))] for at in range(most)]
 
 
 def _lines(rows: Rows, x_key: str, wanted: Callable[[str], bool]) -> dict[str, list[tuple[float, float]]]:

@@ -170,7 +170,7 @@ def _report(
         protocol=split | RULES,
         caution=CAUTION if made_with["size"] == "smoke" else "",
         figures=[figure for figure in figures if figure is not None],
-        beside_paper=True,
+        paper=(),
         data={"seeds by method": json.dumps(seeds)},
         appendix={"command": command, **environment()},
         subject=SUBJECT,

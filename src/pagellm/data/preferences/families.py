@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pagellm.data.likeness import Likeness, Twins
-from pagellm.data.preferences import kernels
+from pagellm.data.preferences import fillings, kernels
 from pagellm.data.preferences.pairs import Family, HeldOut, Operator, Pairs, join_pairs
 from pagellm.data.preferences.situations import Engaged, Situations
 from pagellm.types import F32, I16, I32, I64
@@ -63,7 +63,7 @@ def diversity(s: Situations, key: np.ndarray, vectors: F32, titles: F32, groups:
     a cosine of titles above `alike`, or one group [item] code, makes a near-duplicate, which is the business of redundancy.
     """
     made, text = blank(s), (vectors, titles, groups, alike)
-    kernels.one_theme(*_history(s), s.items, s.gain, s.pool, s.logits, *text, key, made.rejected, made.slot, made.severity)
+    fillings.one_theme(*_history(s), s.items, s.gain, s.pool, s.logits, *text, key, made.rejected, made.slot, made.severity)
     return pairs_made(s, made, Family.DIVERSITY, Operator.THEME)
 
 
@@ -90,7 +90,7 @@ def redundancy(
 
 def _refilled(s: Situations, key: np.ndarray, likeness: Likeness, twins: I32, since: I64, operator: Operator) -> Made:
     text, made, (item, start, stop, target_stop) = (likeness.titles, likeness.groups, likeness.alike), blank(s), _history(s)
-    kernels.refill(
+    fillings.refill(
         item, s.contexts.log.taken, start, stop, target_stop, s.items, s.gain, twins, since, s.contexts.time, *text, key, int(operator),
         made.rejected, made.slot, made.severity,
     )  # fmt: skip

@@ -60,7 +60,7 @@ class SequenceNet(nn.Module):
     def logits(self, hidden: Float[Tensor, "place dim"]) -> Float[Tensor, "place item"]:
         """Scores of all items."""
         vectors, biases = self.outputs()
-        return hidden @ vectors.T + biases
+        return F.linear(hidden, vectors, biases)
 
 
 @dataclass(frozen=True)
@@ -179,7 +179,7 @@ def next_item_loss(
         return F.cross_entropy(net.logits(hidden), target)
     drawn = torch.randperm(n_items)[:negatives]
     wanted = (hidden * vectors[target]).sum(-1) + biases[target]
-    others = torch.addmm(biases[drawn] + math.log(n_items / negatives), hidden, vectors[drawn].T)
+    others = F.linear(hidden, vectors[drawn], biases[drawn] + math.log(n_items / negatives))
     others = others.masked_fill(drawn == target[:, None], -torch.inf)
     return (torch.cat([wanted[:, None], others], 1).logsumexp(1) - wanted).mean()
 
