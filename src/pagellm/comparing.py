@@ -42,10 +42,10 @@ class Arena:
         """Of a finished run. Raises RunError where it has learned from its own test part, DataError where that part is empty."""
         run = load_run(folder)
         set_threads(run.config)
-        if run.config.sft.refresh == "end":
+        if run.knows_all:
             raise RunError(
-                f"The run {folder} was refreshed to the end of its log, so it has learned from its own test part and cannot be judged "
-                "on it. Train one with --set sft.refresh=test, or judge this one on later data."
+                f"The run {folder} was fitted to the end of its log, so it has learned from its own test part and cannot be judged "
+                "on it. Train one with --set sft.refresh=test --set sft.renew=test, or judge this one on later data."
             )
         arena = cls(run)
         if not len(arena.contexts):
@@ -81,7 +81,7 @@ class Arena:
     def own(self) -> list[PolicyRanker]:
         """The run's policy, and the supervised one where reinforcement learning changed it."""
         candidates = self.run.split.candidates_test
-        before = [] if self.run.tuned is None else [PolicyRanker(self.run, candidates, "sft")]
+        before = [] if self.run.tuned is None else [PolicyRanker(self.run, candidates, "sft", net=self.run.supervised)]
         return [PolicyRanker(self.run, candidates, SUBJECT, net=self.run.policy), *before]
 
     def lineup(

@@ -96,6 +96,11 @@ class SFTConfig(_Section):
         description="fit the language model again once the head is fitted, on what precedes the test cut or on all of the log; "
         "a run refreshed to the end is for serving and can no longer be judged on its test part",
     )
+    renew: Literal["test", "end"] = Field(
+        "test",
+        description="what the stage renew fits the policy on to once rewards and pages are learned: what precedes the test cut, or all of "
+        "the log; a run renewed to the end is for serving and can no longer be judged on its test part",
+    )
     checkpoint_s: float = Field(20.0, ge=0, description="seconds between checkpoints")
 
     def head_passes(self, examples: int) -> int:

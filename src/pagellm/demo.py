@@ -120,7 +120,7 @@ def true_worth(run: Run, world: World, seed: int) -> Worth:
         "random": LoggedBy.named(world, "uniform").draw(user, some.time, visits),
         "popularity": LoggedBy.named(world, "popularity").draw(user, some.time, visits),
         "logging policy": LoggedBy.named(world, "personal").draw(user, some.time, visits),
-        "sft": policy_pages(run, some, run.net),
+        "sft": policy_pages(run, some, run.supervised),
         "pagellm": policy_pages(run, some, run.policy),
     }
     expected = {name: world.expected(items, user, some.time) for name, items in pages.items()}

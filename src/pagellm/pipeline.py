@@ -1,7 +1,7 @@
 """The stages in order: the table of contents of the project.
 
     read log → split → item vectors and evidence → policy (language model, evidence head) → preference pairs → page and item reward
-    → reinforcement learning → pages
+    → reinforcement learning → policy fitted on to today → pages
 
 Each function is one stage or one sequence of stages as a command runs it; the command line only shows what they yield.
 """
@@ -9,6 +9,7 @@ Each function is one stage or one sequence of stages as a command runs it; the c
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -43,7 +44,7 @@ def set_threads(config: RunConfig) -> int:
     return threads
 
 
-STAGES = ("sft", "reward", "ppo")
+STAGES = ("sft", "reward", "ppo", "renew")
 """What `train_run` may go until, in order."""
 
 
@@ -70,6 +71,7 @@ def train_run(
     from pagellm.models.run import (
         POLICY,
         PPO,
+        RENEWED,
         REWARD,
         data_facts,
         finish,
@@ -88,18 +90,24 @@ def train_run(
     from pagellm.training.ppo_checkpoint import CHECKPOINT
     from pagellm.training.run_ppo import learn_pages
     from pagellm.training.run_rewards import check_feedback, drop_rewards, learn_rewards
-    from pagellm.training.run_sft import Job, clear_stages, supervised_stages
+    from pagellm.training.run_sft import Job, clear_stages, drop_renewal, renewal, supervised_stages
 
     if until != "sft" and not config.split.reward_at:
         raise UsageError(
             "Rewards learn from feedback that the policy has not seen. Say where it stops: --set split.reward_at=0.7"
         )
+    if until == "renew" and config.ppo.learn in ("page", "all"):
+        raise UsageError(
+            f"With ppo.learn={config.ppo.learn} pages are learned in terms of the language model, which the stage renew fits anew. "
+            "Train until ppo, or take ppo.learn=repetition or evidence."
+        )
     done = finished(folder)
     if done and not resume:
         raise UsageError(f"The folder {folder} already holds a finished run. Name another with --run, or go on with it: --resume")
-    last = {"sft": POLICY, "reward": REWARD, "ppo": PPO}[until]
-    if done and (folder / last).exists():
-        remove(folder / CHECKPOINT)  # all that may be missing of an end
+    last = {"sft": POLICY, "reward": REWARD, "ppo": PPO, "renew": RENEWED}[until]
+    otherwise = until == "renew" and _renewed_otherwise(folder, config)
+    if done and (folder / last).exists() and not otherwise:
+        clear_stages(folder)  # all that may be missing of an end
         tell(f"{folder} is already finished: nothing to do.")
         return
     begun = resume and (folder / "data.json").exists()
@@ -117,6 +125,8 @@ def train_run(
     remove_asides(folder)
     if done:  # it goes on, so until its end it is none that can be loaded
         remove(folder / MANIFEST)
+    if otherwise:
+        remove(folder / RENEWED)
     if begun:
         write_json(folder / "config.json", config.model_dump(mode="json"))  # what is to come may have other settings
     if not (folder / POLICY).exists():
@@ -129,7 +139,8 @@ def train_run(
         with counted(folder, "sft"):
             yield from supervised_stages(Job(folder, config, split, schedule, evidence), net)
         save_policy(folder, net)
-    clear_stages(folder)
+    if until != "renew" or not (folder / PPO).exists():
+        drop_renewal(folder)
     if until != "sft" and not (folder / REWARD).exists():
         try:
             with counted(folder, "reward"):
@@ -138,16 +149,36 @@ def train_run(
             drop_rewards(folder)
             finish(folder)  # the policy is whole whatever its feedback brings
             raise
-    if until == "ppo":
+    if until in ("ppo", "renew") and (not (folder / PPO).exists() or (folder / CHECKPOINT).exists()):
         run = open_run(folder)
-        try:
-            with counted(folder, "ppo"):
-                yield from learn_pages(run, run_layout(run, config.pairs.slots), tell)
-        except DataError:
-            finish(folder)  # so are policy and rewards
-            raise
+        with _finished_before(folder), counted(folder, "ppo"):
+            yield from learn_pages(run, run_layout(run, config.pairs.slots), tell)
+        remove(folder / CHECKPOINT)
+    if until == "renew" and not (folder / RENEWED).exists():
+        with _finished_before(folder), counted(folder, "renew"):
+            yield from renewal(open_run(folder))
     finish(folder)
-    remove(folder / CHECKPOINT)
+    clear_stages(folder)
+
+
+@contextmanager
+def _finished_before(folder: Path) -> Iterator[None]:
+    """What the stages before made is a finished run where the data bring too little for the one inside."""
+    from pagellm.models.run import finish
+
+    try:
+        yield
+    except DataError:
+        finish(folder)
+        raise
+
+
+def _renewed_otherwise(folder: Path, config: RunConfig) -> bool:
+    """Whether the policy in the folder was fitted on to another moment than the configuration asks for."""
+    from pagellm.models.run import RENEWED
+    from pagellm.models.storage import read_json
+
+    return (folder / RENEWED).exists() and read_json(folder / "config.json")["sft"].get("renew") != config.sft.renew
 
 
 def finished(folder: Path) -> bool:
@@ -172,7 +203,7 @@ def check_same(folder: Path, config: RunConfig, facts: dict[str, object]) -> Non
             f"The run {folder} was begun on data with fingerprint {saved['fingerprint'][:12]}…, and {facts['name']} has "
             f"{str(facts['fingerprint'])[:12]}…. Resume with the data it was begun on, or start a new run in another folder."
         )
-    ours, theirs = config.model_dump(), old.model_dump()
+    ours, theirs = (one.model_dump() | {"sft": one.sft.model_dump(exclude={"renew"})} for one in (config, old))
     to_come = set() if (folder / PPO).exists() or (folder / CHECKPOINT).exists() else {"ppo"}
     to_come |= set() if (folder / PAIRS).exists() else {"reward", "pairs"}
     differing = [k for k in ours if ours[k] != theirs[k] and k not in to_come]

@@ -14,7 +14,8 @@ Until = Annotated[
     str,
     typer.Option(
         "--until",
-        help="Last stage: sft (the policy), reward (page and item reward from preference pairs) or ppo (pages learned from both).",
+        help="Last stage: sft (the policy), reward (page and item reward from preference pairs), ppo (pages learned from both) or "
+        "renew (the policy fitted on to what rewards and pages were learned from, for serving).",
     ),
 ]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Of all randomness: the same seed and threads give the same weights.")]

@@ -172,7 +172,7 @@ def exposures(run: Run, contexts: Contexts, rng: np.random.Generator) -> dict[st
     """
     some = contexts.take(np.sort(rng.permutation(len(contexts))[:_EXPOSED]))
     candidates = run.split.candidates_test
-    nets = {SUBJECT: run.policy} | ({} if run.tuned is None else {"sft": run.net})
+    nets = {SUBJECT: run.policy} | ({} if run.tuned is None else {"sft": run.supervised})
     counts = {}
     for name, net in nets.items():
         ranked = PolicyRanker(run, candidates, net=net).rank(some, 10)

@@ -7,6 +7,7 @@
     pairs.parquet, reward.safetensors, reward.json  preference pairs and both rewards, where the run has learned them
     content.safetensors  item vectors from text
     policy.safetensors  all weights                    ppo.safetensors, ppo.json  what reinforcement learning changed, and its course
+    renewed.safetensors  the supervised policy fitted on to later feedback, where it was
                                                        layout.toml     the shop's layout, where it has one
     metrics.jsonl  a line a step                       backbone.json   architecture of a Hugging Face backbone, where it has one
     manifest.json  SHA-256 of each file, written last
@@ -76,7 +77,8 @@ POLICY = FILES[-1]
 LAYOUT, METRICS, BACKBONE, PAGES, SLOTS = "layout.toml", "metrics.jsonl", "backbone.json", "pages.parquet", "slots.parquet"
 PAIRS, REWARD, REWARD_FACTS = "pairs.parquet", "reward.safetensors", "reward.json"
 PPO, PPO_FACTS = "ppo.safetensors", "ppo.json"
-OPTIONAL = (LAYOUT, METRICS, BACKBONE, PAGES, SLOTS, PAIRS, REWARD, REWARD_FACTS, PPO, PPO_FACTS)
+RENEWED = "renewed.safetensors"
+OPTIONAL = (LAYOUT, METRICS, BACKBONE, PAGES, SLOTS, PAIRS, REWARD, REWARD_FACTS, PPO, PPO_FACTS, RENEWED)
 
 
 @dataclass(frozen=True)
@@ -92,12 +94,24 @@ class Run:
     evidence: Evidence
     net: PolicyNet  # of the supervised stages: what rewards read with, and the reference of reinforcement learning
     impressions: Impressions | None = None  # None for review-type logs
-    tuned: PolicyNet | None = None  # after reinforcement learning, where the run has it
+    tuned: PolicyNet | None = None  # the supervised one with what reinforcement learning changed, where the run has it
+    renewed: PolicyNet | None = None  # `net` fitted on to later feedback, where the run has it
+
+    @property
+    def supervised(self) -> PolicyNet:
+        """The network of all supervised stages, the renewal with them: what reinforcement learning is compared with."""
+        return self.renewed or self.net
 
     @property
     def policy(self) -> PolicyNet:
         """The network that pages are served from: the last stage's."""
         return self.tuned or self.net
+
+    @property
+    def knows_all(self) -> bool:
+        """Whether it has learned from all of its log, its own test part included."""
+        last = self.config.sft.refresh if self.renewed is None else self.config.sft.renew
+        return last == "end"
 
     def named(self, policy: str) -> PolicyNet:
         """The network of a stage, `sft` or `ppo`. Raises UsageError for another name, RunError where the run has not learned it."""
@@ -107,7 +121,7 @@ class Run:
             raise RunError(
                 f"The run {self.folder} has no policy of the stage ppo. Train it: pagellm train DATA --until ppo --resume"
             )
-        return self.net if policy == "sft" else self.policy
+        return self.supervised if policy == "sft" else self.policy
 
     @cached_property
     def likeness(self) -> Likeness:
@@ -160,6 +174,11 @@ def save_policy(folder: Path, net: PolicyNet) -> None:
     write_tensors(folder / POLICY, dict(net.state_dict()))  # last: whoever resumes takes it for the end of these stages
 
 
+def save_renewed(folder: Path, net: PolicyNet) -> None:
+    """Writes the weights of the supervised policy that was fitted on."""
+    write_tensors(folder / RENEWED, dict(net.state_dict()))
+
+
 def save_tuned(folder: Path, weights: dict[str, torch.Tensor], likeness: Likeness) -> None:
     """Writes the weights that reinforcement learning changed, with what page evidence compares items by."""
     codes = np.stack([likeness.groups, likeness.themes, likeness.brands])
@@ -197,12 +216,23 @@ def open_run(folder: Path) -> Run:
     reads_pages = IMPRESSIONS in facts.get("evidence", ())  # runs from before there was such evidence name no groups
     evidence = make_evidence(catalog, split, content, config, shown if reads_pages else None)
     net = _net_of(folder, config, content, len(evidence.names))
-    weights, _ = read_tensors(folder / "policy.safetensors")
+    _load_weights(folder / POLICY, net)
+    renewed = None
+    if (folder / RENEWED).exists():
+        renewed = copy.deepcopy(net)
+        _load_weights(folder / RENEWED, renewed)
+    tuned = _tuned(folder, renewed or net, content, config)
+    return Run(folder, config, facts, catalog, split, content, evidence, net, shown, tuned, renewed)
+
+
+def _load_weights(path: Path, net: PolicyNet) -> None:
+    """Puts all weights of a file into a network that is done with training."""
+    weights, _ = read_tensors(path)
     try:
         net.load_state_dict(weights)
     except RuntimeError as problem:  # names and shapes that are missing, left over or other
-        raise RunError(f"The weights of {folder} do not fit its configuration. Train it again. ({problem})") from problem
-    return Run(folder, config, facts, catalog, split, content, evidence, net.eval(), shown, _tuned(folder, net, content, config))
+        raise RunError(f"The weights of {path} do not fit the run's configuration. Train it again. ({problem})") from problem
+    net.eval()
 
 
 def _tuned(folder: Path, net: PolicyNet, content: F32, config: RunConfig) -> PolicyNet | None:

@@ -124,7 +124,7 @@ def learned_until(run: Run) -> int:
             f"The run {run.folder.name} was trained on the split {run.split.protocol}, which no moment parts into past and future, so no "
             "logged page is known to be later. Train one with --split temporal."
         )
-    if run.config.sft.refresh == "end":
+    if run.knows_all:
         return int(run.split.log.time.max(initial=0)) + 1
     return int(str(run.split.card["test_cut"]))
 

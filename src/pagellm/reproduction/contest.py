@@ -118,7 +118,7 @@ class Entrant:
         Where a data set is too small to learn rewards or pages from, the run stops before that stage, says so, and is judged as it is.
         """
         folder = self.plan.out / "runs" / f"{self.name}-{self.seed}"
-        until = "ppo" if self.plan.protocol == "temporal" else "sft"
+        until = "renew" if self.plan.protocol == "temporal" else "sft"
         settings = (f"split.protocol={self.plan.protocol}", *self.plan.settings)
         config = stage_config(until, SIZES[self.plan.size].profile, settings, self.seed)
         if not finished(folder):

@@ -2,14 +2,16 @@
 
 Time decides who learns from what: the language model reads what precedes the validation cut, the head learns on contexts between the
 cuts, where the language model's opinion is as out-of-sample as it will be in service; then the language model is fitted again on all
-that precedes the test. Writes into the run folder; yields a `Step` a gradient step.
+that precedes the test. Where rewards were learned in between, `renewal` does the same once more when they are. Writes into the run
+folder; yields a `Step` a gradient step.
 """
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,8 +22,8 @@ from pagellm.data.splits import Split
 from pagellm.data.whole_files import remove
 from pagellm.models.codec import reading_spans
 from pagellm.models.policy import PolicyNet
-from pagellm.models.run import METRICS, Schedule
-from pagellm.models.storage import read_tensors, write_tensors
+from pagellm.models.run import METRICS, RENEWED, Run, Schedule, make_schedule, save_renewed
+from pagellm.models.storage import read_json, read_tensors, write_json, write_tensors
 from pagellm.training.checkpoint import Mark, load_fit, read_mark, save_fit
 from pagellm.training.metrics_log import MetricsLog, cut, length_of
 from pagellm.training.sft import Step, fit_head, fit_language_model, head_examples, language_model_state
@@ -29,6 +31,8 @@ from pagellm.types import Bool, Contexts
 
 CHECKPOINT = "checkpoint.safetensors"
 STAGES = ("lm", "head", "refresh")
+RENEWAL = "renewal.json"  # how long the metrics file was when a renewal began, until it ends
+_PREFIX = {"test": "renewed ", "end": "renewed to the end: "}
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,8 @@ class Job:
     split: Split
     schedule: Schedule
     evidence: Evidence
+    prefix: str = ""  # of the stages' names, for people
+    metrics_from: int = 0  # bytes of the metrics file that other stages wrote before
 
 
 def supervised_stages(job: Job, net: PolicyNet) -> Iterator[Step]:
@@ -62,10 +68,39 @@ def supervised_stages(job: Job, net: PolicyNet) -> Iterator[Step]:
         _save_stage(job, net, "refresh")
 
 
+def renewal(run: Run) -> Iterator[Step]:
+    """Fits the run's supervised policy on to what rewards and pages were learned from, as if there were none, and saves it.
+
+    The policy stopped where rewards begin, because they need feedback that it has not seen; whoever serves it would miss what came
+    since. The evidence head goes on from its weights, the language model is fitted anew. What reinforcement learning changed is left.
+    """
+    mark = run.folder / RENEWAL
+    if not mark.exists():
+        write_json(mark, {"metrics_bytes": length_of(run.folder / METRICS)})
+    cuts = run.config.split.model_copy(update={"reward_at": 0.0})
+    config = run.config.model_copy(
+        update={"split": cuts, "sft": run.config.sft.model_copy(update={"refresh": run.config.sft.renew})}
+    )
+    net = copy.deepcopy(run.net)
+    net.reset(config.seed)
+    prefix, begin = _PREFIX[run.config.sft.renew], int(read_json(mark)["metrics_bytes"])
+    job = Job(run.folder, config, run.split, make_schedule(run.split, config), run.evidence, prefix, begin)
+    yield from supervised_stages(job, net)
+    save_renewed(run.folder, net)
+
+
 def clear_stages(folder: Path) -> None:
     """Removes what only resuming needs."""
-    for path in (folder / CHECKPOINT, *(stage_file(folder, stage) for stage in STAGES)):
+    for path in (folder / CHECKPOINT, folder / RENEWAL, *(stage_file(folder, stage) for stage in STAGES)):
         remove(path)
+
+
+def drop_renewal(folder: Path) -> None:
+    """Removes what a renewal left that did not end, its lines in the metrics file first."""
+    mark = folder / RENEWAL
+    if mark.exists() and not (folder / RENEWED).exists():
+        cut(folder / METRICS, int(read_json(mark)["metrics_bytes"]))
+    clear_stages(folder)
 
 
 def newest_contexts(contexts: Contexts, most: int) -> Contexts:
@@ -81,11 +116,11 @@ def _language_model(job: Job, net: PolicyNet, stage: str, known: Bool) -> Iterat
         mark = load_fit(path, net, state)
         cut(job.folder / METRICS, mark.metrics_bytes)
     elif stage == STAGES[0]:
-        cut(job.folder / METRICS, 0)  # lines of an attempt that ended before its first checkpoint
+        cut(job.folder / METRICS, job.metrics_from)  # lines of an attempt that ended before its first checkpoint
     spans = reading_spans(job.split.log, known, config.model.max_history)
     saved_at = time.monotonic()
     with MetricsLog(job.folder / METRICS) as metrics:
-        for step in fit_language_model(net, spans, config.sft, config.model.max_history, config.seed, state, stage):
+        for step in fit_language_model(net, spans, config.sft, config.model.max_history, config.seed, state, job.prefix + stage):
             metrics.write(step)
             if step.step < step.steps and time.monotonic() - saved_at >= config.sft.checkpoint_s:
                 save_fit(path, net, state, Mark(stage, state.step, metrics.saved()))
@@ -103,7 +138,8 @@ def fit_evidence_head(net: PolicyNet, config: RunConfig, contexts: Contexts, evi
 
 def _head(job: Job, net: PolicyNet) -> Iterator[Step]:
     with MetricsLog(job.folder / METRICS) as metrics:
-        for step in fit_evidence_head(net, job.config, job.schedule.head, job.evidence):
+        for fitted in fit_evidence_head(net, job.config, job.schedule.head, job.evidence):
+            step = replace(fitted, stage=job.prefix + fitted.stage)
             metrics.write(step)
             yield step
 
