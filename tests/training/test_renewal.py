@@ -43,7 +43,7 @@ def before(tiny_shop: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def renewed(tiny_shop: Path, before: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = shutil.copytree(before, tmp_path_factory.mktemp("renewal") / "run")
-    assert trained(tiny_shop, run, "renew") == ["renewed lm", "renewed head", "renewed refresh"]
+    assert trained(tiny_shop, run, "renew") == ["renewed head", "renewed refresh"]
     return run
 
 
@@ -81,7 +81,7 @@ def test_a_renewal_that_is_left_anywhere_goes_on_to_the_same_bits(
     tiny_shop: Path, before: Path, renewed: Path, tmp_path: Path
 ) -> None:
     run = shutil.copytree(before, tmp_path / "run")
-    for stop in (("renewed lm", 1), ("renewed lm", 7), ("renewed head", 3), ("renewed refresh", 1), ("renewed refresh", 5)):
+    for stop in (("renewed head", 1), ("renewed head", 3), ("renewed refresh", 1), ("renewed refresh", 5)):
         trained(tiny_shop, run, "renew", stop=stop)
         assert not (run / MANIFEST).exists()
         metrics = run / "metrics.jsonl"
@@ -130,4 +130,4 @@ def test_pages_in_terms_of_the_language_model_are_not_put_on_another(tiny_shop: 
 def test_stages_have_names_for_people() -> None:
     from pagellm.cli.progress import TITLES
 
-    assert Step("renewed lm", 1, 1, 0.0, 0.0, None).stage in TITLES
+    assert Step("renewed head", 1, 1, 0.0, 0.0, None).stage in TITLES

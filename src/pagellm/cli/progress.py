@@ -18,7 +18,6 @@ TITLES = {
     "refresh": "language model, up to date",
     "reward": "page and item reward",
     "ppo": "pages (PPO)",
-    "renewed lm": "language model, later",
     "renewed head": "evidence head, later",
     "renewed refresh": "language model, up to date again",
 }

@@ -274,7 +274,7 @@ def make_run_split(log: Interactions, n_items: int, config: RunConfig) -> Split:
 class Schedule:
     """Which part of time each supervised stage learns from, and where rewards and reinforcement learning begin."""
 
-    first: Bool  # [event] what the language model reads before the evidence head is fitted
+    first: Bool | None  # [event] what the language model reads before the evidence head is fitted; None where it has read already
     head: Contexts  # what the evidence head learns from: later than `first`
     refresh: Bool  # [event] what the language model reads in the end
     rewards: (
@@ -311,6 +311,14 @@ def make_schedule(split: Split, config: RunConfig) -> Schedule:
     first, last = cut_time(log, begin), cut_time(log, cuts.reward_at)
     contexts = contexts_between(log, first, last)
     return Schedule(log.time < first, contexts.take(contexts.warm), log.time < last, (last, cut_time(log, cuts.valid_at)))
+
+
+def renewal_schedule(split: Split, config: RunConfig) -> Schedule:
+    """All since rewards began, up to the test or the end: the head learns from it under a language model that has not read it."""
+    log, cuts = split.log, config.split
+    end = cut_time(log, cuts.test_at) if config.sft.renew == "test" else int(log.time.max(initial=0)) + 1
+    contexts = contexts_between(log, cut_time(log, cuts.reward_at), end)
+    return Schedule(None, contexts.take(contexts.warm), log.time < end, None)
 
 
 def make_evidence(catalog: Catalog, split: Split, content: F32, config: RunConfig, shown: Impressions | None = None) -> Evidence:

@@ -2,8 +2,8 @@
 
 Time decides who learns from what: the language model reads what precedes the validation cut, the head learns on contexts between the
 cuts, where the language model's opinion is as out-of-sample as it will be in service; then the language model is fitted again on all
-that precedes the test. Where rewards were learned in between, `renewal` does the same once more when they are. Writes into the run
-folder; yields a `Step` a gradient step.
+that precedes the test. Where rewards were learned in between, `renewal` goes on once they are. Writes into the run folder; yields a
+`Step` a gradient step.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pagellm.data.splits import Split
 from pagellm.data.whole_files import remove
 from pagellm.models.codec import reading_spans
 from pagellm.models.policy import PolicyNet
-from pagellm.models.run import METRICS, RENEWED, Run, Schedule, make_schedule, save_renewed
+from pagellm.models.run import METRICS, RENEWED, Run, Schedule, renewal_schedule, save_renewed
 from pagellm.models.storage import read_json, read_tensors, write_json, write_tensors
 from pagellm.training.checkpoint import Mark, load_fit, read_mark, save_fit
 from pagellm.training.metrics_log import MetricsLog, cut, length_of
@@ -57,7 +57,9 @@ def supervised_stages(job: Job, net: PolicyNet) -> Iterator[Step]:
     if refreshed and _load_stage(job, net, "refresh"):  # the last first: an earlier one would cut off the later one's metrics
         return
     if not _load_stage(job, net, "head"):
-        if not _load_stage(job, net, "lm"):
+        if job.schedule.first is None:
+            cut(job.folder / METRICS, job.metrics_from)
+        elif not _load_stage(job, net, "lm"):
             yield from _language_model(job, net, "lm", job.schedule.first)
             _save_stage(job, net, "lm")
         yield from _head(job, net)
@@ -69,23 +71,20 @@ def supervised_stages(job: Job, net: PolicyNet) -> Iterator[Step]:
 
 
 def renewal(run: Run) -> Iterator[Step]:
-    """Fits the run's supervised policy on to what rewards and pages were learned from, as if there were none, and saves it.
+    """Fits the run's supervised policy on to what rewards and pages were learned from, and saves it.
 
     The policy stopped where rewards begin, because they need feedback that it has not seen; whoever serves it would miss what came
-    since. The evidence head goes on from its weights, the language model is fitted anew. What reinforcement learning changed is left.
+    since. The evidence head goes on from its weights, then the language model is fitted anew. What reinforcement learning changed is left.
     """
     mark = run.folder / RENEWAL
     if not mark.exists():
         write_json(mark, {"metrics_bytes": length_of(run.folder / METRICS)})
-    cuts = run.config.split.model_copy(update={"reward_at": 0.0})
-    config = run.config.model_copy(
-        update={"split": cuts, "sft": run.config.sft.model_copy(update={"refresh": run.config.sft.renew})}
+    config, net = run.config, copy.deepcopy(run.net)
+    config = config.model_copy(update={"sft": config.sft.model_copy(update={"refresh": config.sft.renew})})
+    schedule, begin = renewal_schedule(run.split, config), int(read_json(mark)["metrics_bytes"])
+    yield from supervised_stages(
+        Job(run.folder, config, run.split, schedule, run.evidence, _PREFIX[config.sft.renew], begin), net
     )
-    net = copy.deepcopy(run.net)
-    net.reset(config.seed)
-    prefix, begin = _PREFIX[run.config.sft.renew], int(read_json(mark)["metrics_bytes"])
-    job = Job(run.folder, config, run.split, make_schedule(run.split, config), run.evidence, prefix, begin)
-    yield from supervised_stages(job, net)
     save_renewed(run.folder, net)
 
 
@@ -116,7 +115,7 @@ def _language_model(job: Job, net: PolicyNet, stage: str, known: Bool) -> Iterat
         mark = load_fit(path, net, state)
         cut(job.folder / METRICS, mark.metrics_bytes)
     elif stage == STAGES[0]:
-        cut(job.folder / METRICS, job.metrics_from)  # lines of an attempt that ended before its first checkpoint
+        cut(job.folder / METRICS, 0)  # lines of an attempt that ended before its first checkpoint
     spans = reading_spans(job.split.log, known, config.model.max_history)
     saved_at = time.monotonic()
     with MetricsLog(job.folder / METRICS) as metrics:
