@@ -233,9 +233,15 @@ def test_the_watch_keeps_the_best_and_stops_in_words() -> None:
     assert "collapsed: 1.0% of the pages" in collapsed.stopped
     useless = Watch(PPOConfig())
     useless.see(sighting(0, 1.0))
-    useless.see(sighting(5, 0.9))
+    useless.see(sighting(5, 0.9, error=0.04))
     assert useless.verdict[0] == "sick"
     assert "policy at the start is kept" in useless.verdict[2]
+    unsure = Watch(PPOConfig())
+    unsure.see(sighting(0, 1.0))
+    unsure.see(sighting(5, 0.9, error=0.06))
+    assert unsure.verdict[0] == "watch"
+    assert "not surely worse (0.9000, 1.96 standard errors are 0.1176)" in unsure.verdict[1]
+    assert "policy at the start is kept" in unsure.verdict[2]
 
 
 PPO = (

@@ -8,7 +8,7 @@ cannot, so training is stopped by this and never by the reward. Takes a policy a
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -33,6 +33,7 @@ class Sighting:
     duplicates: float  # share of slots that hold a near-duplicate of another slot
     distinct: float  # different pages over pages
     value: float  # page value, 1 - duplicate_cost · duplicates for the reference policy
+    error: float = 0.0  # standard error of how far the value is from the first sighting's, over contexts
 
 
 @dataclass
@@ -45,15 +46,19 @@ class Canary:
     likeness: Likeness
     duplicate_cost: float
     unit: float = 0.0  # hits of the reference policy
+    first: F64 = field(default_factory=lambda: np.zeros(0))  # [context] page value of the reference policy
 
     def sight(self, net: PolicyNet, step: int, kl: float, reward: float) -> Sighting:
         """One look. The first must be at the reference policy."""
         pages = likeliest_pages(net, self.asked, self.desk)
-        hits = float(look_ndcg(pages, self.look).sum(1).mean())
+        each, doubled = look_ndcg(pages, self.look).sum(1), duplicate_share(pages, self.likeness)
+        hits, doubles = float(each.mean()), float(doubled.mean())
         self.unit = self.unit or hits or 1.0  # a reference without any hit is no unit
-        doubles = float(duplicate_share(pages, self.likeness).mean())
+        values = each / self.unit - self.duplicate_cost * doubled
+        self.first = self.first if len(self.first) else values
+        error = float((values - self.first).std() / len(values) ** 0.5)
         distinct = len(np.unique(pages.items, axis=0)) / len(pages)
-        return Sighting(step, kl, reward, hits, doubles, distinct, hits / self.unit - self.duplicate_cost * doubles)
+        return Sighting(step, kl, reward, hits, doubles, distinct, hits / self.unit - self.duplicate_cost * doubles, error)
 
 
 def duplicate_share(pages: PageBatch, likeness: Likeness) -> F64:

@@ -46,7 +46,7 @@ def save_progress(path: Path, progress: Progress) -> None:
     tensors = {f"net.{name}": value for name, value in trained_weights(learner).items()}
     tensors |= {f"value.{name}": value for name, value in learner.value.state_dict().items()}
     tensors |= {f"best.{name}": value for name, value in progress.best.items()}
-    tensors |= moments_of(learner.optimizer)
+    tensors |= moments_of(learner.optimizer) | {"canary.first": torch.from_numpy(progress.canary.first)}
     notes = {
         "step": learner.step,
         "kl_coef": learner.kl_coef,
@@ -78,7 +78,7 @@ def load_progress(path: Path, progress: Progress, config: PPOConfig) -> None:
         for whitening, saved in zip(progress.whitenings, notes["whitenings"], strict=True):
             for name, value in saved.items():
                 setattr(whitening, name, float(value))
-        progress.canary.unit = float(notes["unit"])
+        progress.canary.unit, progress.canary.first = float(notes["unit"]), tensors["canary.first"].numpy()
         curve = [Sighting(**sighting) for sighting in notes["curve"]]
         progress.watch = Watch(config, curve, int(notes["best"]), int(notes["skipped"]), str(notes["stopped"]))
         progress.best, progress.metrics_bytes = _part(tensors, "best."), int(notes["metrics_bytes"])

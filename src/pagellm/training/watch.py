@@ -12,6 +12,8 @@ from pagellm.config import PPOConfig
 from pagellm.training.canary import Sighting
 from pagellm.training.ppo import Stats
 
+_SURE = 1.96  # standard errors that a difference has to be away from none
+
 
 @dataclass
 class Watch:
@@ -62,6 +64,13 @@ class Watch:
             return "sick", self.stopped, "Raise ppo.kl_coef or ppo.temperature, or train with a smaller ppo.lr."
         if self.broken:
             return "sick", self.stopped, f"The policy of iteration {best.step} is kept."
+        if self.best == 0 and last.value > first.value - _SURE * last.error:
+            return (
+                "watch",
+                f"no policy was better for held-out users than the one at the start ({first.value:.4f}), and at the end it was not surely "
+                f"worse ({last.value:.4f}, {_SURE:g} standard errors are {_SURE * last.error:.4f})",
+                "The policy at the start is kept. With more held-out users (split.held_out) or more iterations a gain could be seen.",
+            )
         if self.best == 0:
             return (
                 "sick",
@@ -79,7 +88,7 @@ class Watch:
             )
         return (
             "healthy",
-            f"the page value of held-out users rose from {first.value:.4f} to {best.value:.4f} "
+            f"the page value of held-out users rose from {first.value:.4f} to {best.value:.4f} ± {_SURE * best.error:.4f} "
             f"(hits {best.hits / max(first.hits, 1e-9) - 1:+.1%}, near-duplicates {best.duplicates:.1%} of the slots, before "
             f"{first.duplicates:.1%}) at {best.kl:.1f} nats from the reference",
             "Judge it: pagellm evaluate RUN",
