@@ -114,7 +114,9 @@ def test_every_measure_has_an_interval_and_rules_are_told_raw_and_served() -> No
     told = json.loads(json.dumps(found.as_json(), allow_nan=False))
     for measure in ("page_dcg", "page_ndcg", "filled", "repeats", "group_repeats", "near_duplicates", "ild", "category_entropy"):
         assert len(told["methods"]["pagellm"][measure]["ci95"]) == 2, measure
-    assert {"novelty", "price_spread", "coverage", "gini"} <= set(told["methods"]["other"])
+    assert {"novelty", "price_spread", "price_level", "coverage", "gini"} <= set(told["methods"]["other"])
+    assert {"brand_entropy", "row_overlap", "tail_share", "new_share"} <= set(told["methods"]["other"])
+    assert "ad_share" not in told["methods"]["other"]  # the layout has no ads
     assert "expected_clicks" not in told["methods"]["other"]  # there is no log of pages
     assert set(told["p_holm"]["other"]) == set(told["paired"]["other"]) == set(found.results.metrics)
     rules = told["rules"]["methods"]

@@ -11,9 +11,9 @@ from pagellm.data.examination import Examination
 from pagellm.data.look import Look
 from pagellm.evaluation.metrics import accuracy_of
 from pagellm.evaluation.pages.accuracy import dcg, expected_clicks, ideal_dcg, ndcg, relevance, wanted_rates, worth
-from pagellm.evaluation.pages.reach import gini
+from pagellm.evaluation.pages.reach import gini, long_tail, share_of
 from pagellm.evaluation.pages.rules import order_sensitivity
-from pagellm.evaluation.pages.variety import category_entropy, group_repeats, price_spread, repeats
+from pagellm.evaluation.pages.variety import category_entropy, group_repeats, price_level, price_spread, repeats, row_overlap
 from pagellm.layout.compiled import compile_layout
 from pagellm.layout.spec import Layout
 from pagellm.types import NO_ITEM, Contexts, Impressions, Page, PageBatch, Slot
@@ -133,6 +133,29 @@ def test_price_spread_by_hand() -> None:
     price = np.array([10.0, 40.0, np.nan, 10.0])
     found = price_spread(np.array([[0, 1], [0, 3], [0, 2], [NO_ITEM, NO_ITEM]], np.int32), price)
     np.testing.assert_allclose(found, [np.log(2), 0, 0, 0], atol=1e-12)  # ln 10 and ln 40 lie ln 2 on either side of their mean
+
+
+def test_price_level_by_hand() -> None:
+    price = np.array([2.0, 8.0, np.nan, 0.0])
+    pages = np.array([[0, 1, 2], [1, NO_ITEM, NO_ITEM], [2, 3, NO_ITEM]], np.int32)
+    np.testing.assert_allclose(price_level(pages, price), [4.0, 8.0, 4.0])  # nothing is known of the last, so the shop's
+    np.testing.assert_array_equal(price_level(pages, np.full(4, np.nan)), 1.0)
+
+
+def test_row_overlap_by_hand() -> None:
+    theme = np.array([0, 0, 1, 2, -1], np.int32)
+    row = np.array([[0, 0, 1, 1, 2, 2]] * 3)
+    pages = np.array([[0, 2, 1, 3, 3, 3], [0, 0, 1, 1, NO_ITEM, 4], [4, 4, 4, 4, 0, 2]], np.int32)
+    # {0, 1}, {0, 2}, {2}: 1/3, 0 and 1/2; {0}, {0} and a row that nothing is known of; one row alone
+    np.testing.assert_allclose(row_overlap(pages, row, theme), [(1 / 3 + 0 + 1 / 2) / 3, 1.0, 0.0])
+
+
+def test_the_long_tail_and_its_share_by_hand() -> None:
+    tail = long_tail(np.array([50, 1, 30, 10, 9, 0]))
+    np.testing.assert_array_equal(tail, [False, True, False, True, True, True])  # 50 and 30 of 100 are four fifths
+    np.testing.assert_allclose(share_of(np.array([[0, 1, 3, NO_ITEM], [NO_ITEM] * 4], np.int32), tail), [2 / 3, 0])
+    known = np.array([[True, False], [True, True]])
+    np.testing.assert_allclose(share_of(np.array([[0, 1], [NO_ITEM, 2]], np.int32), known), [0.5, 1.0])
 
 
 def test_gini_by_hand() -> None:

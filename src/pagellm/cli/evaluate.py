@@ -39,9 +39,10 @@ PAGE = ("ild@10", "near_duplicates@10", "category_coverage@10", "catalog_coverag
 COMPOSED = {
     "Composed pages: what users took next, where people look": ("page_dcg", "page_ndcg", "expected_clicks", "filled"),
     "Composed pages: variety and reach": (
-        *("repeats", "group_repeats", "near_duplicates", "ild", "category_entropy", "price_spread"),
-        *("novelty", "coverage", "gini"),
+        *("repeats", "group_repeats", "near_duplicates", "row_overlap", "ild", "category_entropy", "brand_entropy"),
+        *("novelty", "tail_share", "new_share", "coverage", "gini"),
     ),
+    "Composed pages: prices and ads": ("price_level", "price_spread", "ad_share"),
 }
 CHECKED = ("violations_raw", "violations_served", "order_sensitivity")
 _TOLD_ABOVE = ("near_duplicates", "ild", "novelty", "coverage")  # of the first ten, which a page of one row without rules is

@@ -13,9 +13,9 @@ import polars as pl
 
 from pagellm.catalog import Catalog
 from pagellm.data.likeness import themes
-from pagellm.evaluation.pages.reach import catalog_coverage, information, novelty
+from pagellm.evaluation.pages.reach import catalog_coverage, information, long_tail, novelty
 from pagellm.evaluation.pages.variety import category_coverage, intra_list_distance, near_duplicates
-from pagellm.types import F32, F64, I32, Bool, Interactions
+from pagellm.types import F32, F64, I32, I64, Bool, Interactions
 
 PLACES = 10
 PAGE_MEASURES = ("ild@10", "near_duplicates@10", "category_coverage@10", "catalog_coverage@10", "novelty@10")
@@ -33,12 +33,19 @@ class ItemFacts:
     information: F64  # [item] -log2 of the item's share of the events that may be fitted on
     groups: I32 | None = None  # [item] code of the group of variants, -1 for none; None where the catalog has no groups
     price: F64 | None = None  # [item] NaN where unknown; None where the catalog has none, or several currencies
+    brands: I32 | None = None  # [item] code of the brand, -1 where unknown; None where the catalog has none
+    tail: Bool | None = None  # [item] whether it is of the long tail
+    since: I64 | None = None  # [item] unix seconds of its first event, far in the future without any
 
 
 def item_facts(catalog: Catalog, content: F32, titles: F32, log: Interactions, known: Bool) -> ItemFacts:
     """Facts on every item of the catalog; popularity counts the `known` [event] events alone."""
-    groups = catalog.codes("group_id")[0] if catalog.has("group_id") else None
-    return ItemFacts(content, titles, themes(catalog, content), information(log, known, len(catalog)), groups, prices(catalog))
+    groups, brands = (catalog.codes(name)[0] if catalog.has(name) else None for name in ("group_id", "brand"))
+    tail = long_tail(np.bincount(log.item[known], minlength=len(catalog)))
+    since = np.full(len(catalog), np.iinfo(np.int64).max)
+    np.minimum.at(since, log.item, log.time)
+    theme, bits = themes(catalog, content), information(log, known, len(catalog))
+    return ItemFacts(content, titles, theme, bits, groups, prices(catalog), brands, tail, since)
 
 
 def prices(catalog: Catalog) -> F64 | None:

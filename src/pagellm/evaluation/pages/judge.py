@@ -15,7 +15,7 @@ import numpy as np
 from pagellm.data.shown import askers
 from pagellm.errors import DataError
 from pagellm.evaluation.pages.accuracy import dcg, expected_clicks, ideal_dcg, ndcg, relevance, worth
-from pagellm.evaluation.pages.reach import catalog_coverage, gini, novelty
+from pagellm.evaluation.pages.reach import catalog_coverage, gini, novelty, share_of
 from pagellm.evaluation.pages.rules import order_sensitivity, violations
 from pagellm.evaluation.pages.stand import PageStand
 from pagellm.evaluation.pages.variety import (
@@ -23,19 +23,24 @@ from pagellm.evaluation.pages.variety import (
     group_repeats,
     intra_list_distance,
     near_duplicates,
+    price_level,
     price_spread,
     repeats,
+    row_overlap,
 )
 from pagellm.evaluation.results import Results, Tables, means, plain, tables
 from pagellm.evaluation.significance import RESAMPLES
 from pagellm.layout.validator import Validator
-from pagellm.types import F64, I32, NO_ITEM, Context, Contexts, Page, PageBatch
+from pagellm.types import DAY, F64, I32, NO_ITEM, Context, Contexts, Page, PageBatch
 
 MOST_USERS = 2_000
 """Test users whose pages are judged; of more, so many are drawn."""
 
 MOST_CHECKED = 200
 """Of these, users whose pages are held against the rules and written once more from reordered candidates."""
+
+NEW_DAYS = 30
+"""An item is new for so many days after its first event."""
 
 _PAIRS = 4_000_000  # pairs of slots that are compared at once
 
@@ -136,8 +141,19 @@ def page_columns(pages: PageBatch, stand: PageStand, ideal: F64) -> dict[str, F6
         "category_entropy": _in_parts(category_entropy, items, facts.theme),
         "novelty": novelty(items, facts.information),
     }
+    if facts.brands is not None:
+        columns["brand_entropy"] = _in_parts(category_entropy, items, facts.brands)
+    if len(rules.capacity) > 1:
+        columns["row_overlap"] = row_overlap(items, pages.row, facts.theme)
     if facts.price is not None:
-        columns["price_spread"] = price_spread(items, facts.price)
+        columns |= {"price_level": price_level(items, facts.price), "price_spread": price_spread(items, facts.price)}
+    if facts.tail is not None:
+        columns["tail_share"] = share_of(items, facts.tail)
+    if facts.since is not None:
+        asked = pages.contexts.time[pages.place]
+        columns["new_share"] = share_of(items, facts.since[items] > asked[:, None] - NEW_DAYS * DAY)
+    if rules.sponsored.any():
+        columns["ad_share"] = share_of(items, rules.sponsored)
     return columns | {
         "coverage": catalog_coverage(items, int(may.sum())),
         "gini": gini(items, worths, may),

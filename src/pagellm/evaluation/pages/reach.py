@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from pagellm.types import F64, I32, NO_ITEM, Bool, Interactions
+from pagellm.types import F64, I32, I64, NO_ITEM, Bool, Interactions
+
+HEAD = 0.8
+"""Share of the events that the most taken items hold between them; all other items are the long tail."""
 
 
 def information(log: Interactions, known: Bool, n_items: int) -> F64:
@@ -26,6 +29,25 @@ def novelty(pages: I32, bits: F64) -> F64:
     filled = pages != NO_ITEM
     values: F64 = np.where(filled, bits[pages], 0.0).sum(1) / np.maximum(filled.sum(1), 1)
     return values
+
+
+def long_tail(counts: I64) -> Bool:
+    """[item] whether it is outside the smallest set of items that holds 80 % of the events (`counts` [item], how many are on each)."""
+    order = np.argsort(-counts, kind="stable")
+    before = np.cumsum(counts[order]) - counts[order]
+    tail = np.zeros(len(counts), bool)
+    tail[order] = before >= HEAD * counts.sum()
+    return tail
+
+
+def share_of(pages: I32, kind: Bool) -> F64:
+    """[page] share of the filled slots whose item is of a kind ([item], or [page, slot]), 0 for an empty page.
+
+    Of the long tail it is Abdollahpouri et al. 2019, "Managing popularity bias in recommender systems with personalized re-ranking".
+    """
+    filled = pages != NO_ITEM
+    mine = (kind[pages] if kind.ndim == 1 else kind) & filled
+    return np.asarray(mine.sum(1) / np.maximum(filled.sum(1), 1), np.float64)
 
 
 def catalog_coverage(pages: I32, n_candidates: int) -> F64:

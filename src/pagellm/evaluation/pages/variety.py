@@ -5,6 +5,8 @@ Empty slots, NO_ITEM, count for nothing, and an item that the fact is not known 
 
 from __future__ import annotations
 
+from itertools import combinations
+
 import numpy as np
 
 from pagellm.types import F32, F64, I32, NO_ITEM, Bool
@@ -59,6 +61,33 @@ def category_entropy(pages: I32, theme: I32) -> F64:
     bits = np.where(known, -np.log2(np.maximum(same, 1) / total), 0.0)  # one term an item, so a theme's p comes by counting
     values: F64 = bits.sum(1) / total[:, 0] + 0.0
     return values
+
+
+def row_overlap(pages: I32, row: np.ndarray, theme: I32) -> F64:
+    """[page] mean over pairs of its rows of the Jaccard index of their themes: 0 where rows share none, 1 where all have the same.
+
+    J = |A ∩ B| / |A ∪ B| (Jaccard 1912). `row` [page, slot] is the row of each slot. Rows without a known theme count for nothing; 0 with
+    fewer than two that have one.
+    """
+    codes, values = _codes(pages, theme), np.zeros(len(pages))
+    for p in range(len(pages)):
+        sets = [set(mine[mine >= 0].tolist()) for mine in (codes[p][row[p] == r] for r in np.unique(row[p]))]
+        pairs = list(combinations([s for s in sets if s], 2))
+        values[p] = sum(len(a & b) / len(a | b) for a, b in pairs) / max(len(pairs), 1)
+    return values
+
+
+def price_level(pages: I32, price: F64) -> F64:
+    """[page] geometric mean of the known prices on the page, in their currency; that of all known prices for a page without any.
+
+    Geometric, because one dear item among ten would carry an arithmetic one.
+    """
+    logs = np.log(np.where(price > 0, price, np.nan))
+    usual = float(np.nanmean(logs)) if (~np.isnan(logs)).any() else 0.0
+    on_page = np.where(pages != NO_ITEM, logs[pages], np.nan)
+    known = ~np.isnan(on_page)
+    sums, count = np.where(known, on_page, 0.0).sum(1), known.sum(1)
+    return np.asarray(np.exp(np.where(count > 0, sums / np.maximum(count, 1), usual)), np.float64)
 
 
 def price_spread(pages: I32, price: F64) -> F64:
