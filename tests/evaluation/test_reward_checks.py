@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pagellm.evaluation.reward_checks import Cases, Law, calibration, pair_accuracy, pool_cases, rate, told_apart
+from pagellm.evaluation.calibration import calibration, calibration_by_place
+from pagellm.evaluation.reward_checks import Cases, Law, margins, pair_accuracy, pool_cases, rate, told_apart
 
 
 def test_a_rate_is_resampled_by_user() -> None:
@@ -66,3 +67,35 @@ def test_calibration_of_true_chances_is_small_and_of_doubled_ones_is_not() -> No
     assert (np.diff(good.predicted) > 0).all()
     assert good.pages.sum() == 20_000
     assert ((good.low <= good.realised) & (good.realised <= good.high)).all()
+
+
+def test_the_isotonic_fit_rises_and_mends_what_a_scale_broke() -> None:
+    rng = np.random.default_rng(3)
+    chance = rng.uniform(0, 0.5, 20_000)
+    happened = (rng.random(20_000) < chance).astype(float)
+    found = calibration(2 * chance, happened)
+    assert found.isotonic is not None
+    assert (np.diff(found.isotonic) >= 0).all()
+    np.testing.assert_allclose(found.isotonic, found.predicted / 2, atol=0.03)
+    assert len(found.as_json()["isotonic"]) == 10
+
+
+def test_calibration_by_place_counts_what_stands_there() -> None:
+    predicted = np.array([[0.5, 0.2, 9.0], [0.3, 9.0, 9.0]])
+    realised = np.array([[1.0, 0.0, 9.0], [0.0, 9.0, 9.0]])
+    filled = np.array([[True, True, False], [True, False, False]])
+    found = calibration_by_place(predicted, realised, filled)
+    np.testing.assert_allclose(found.predicted, [0.4, 0.2])
+    np.testing.assert_allclose(found.realised, [0.5, 0.0])
+    assert found.pages.tolist() == [2, 1]
+    assert "isotonic" not in found.as_json()
+    assert calibration_by_place(predicted[:, :0], realised[:, :0], filled[:, :0]).as_json()["predicted"] == []
+
+
+def test_margins_count_every_pair_once() -> None:
+    own = np.array([[0.0, 9.0], [1.0, 1.0], [1.2, 1.0], [3.0, 2.5], [9.0, 0.0]])
+    cases = Cases("k", "f", np.arange(5, dtype=np.int32), own, own, own)
+    counts = margins([cases, cases])
+    assert sum(counts) == 10
+    assert (counts[0], counts[-1]) == (2, 2)  # beyond the ends
+    assert (counts[9], counts[10]) == (4, 2)  # from 0 to below .5, and from .5 on

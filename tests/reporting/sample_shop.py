@@ -13,7 +13,9 @@ from pagellm.reporting.evidence import (
     Figure,
     accuracy_by_depth,
     calibration_figure,
+    calibration_places,
     exposure_curve,
+    margin_histogram,
     over_optimization,
     places_seen,
     trade_off,
@@ -161,7 +163,9 @@ def make_figures(evaluation: Mapping[str, Any], text: str = "Plain") -> list[Fig
     made = [
         accuracy_by_depth(evaluation, list(evaluation["methods"])),
         trade_off(evaluation),
+        margin_histogram(make_check(text)),
         calibration_figure(make_check(text)),
+        calibration_places(make_check(text)),
         over_optimization({"curve": looks, "best": 10}),
         exposure_curve({f"{text} method": [0, 0, 1, 5, 9]}),
         places_seen(make_places(text)),
@@ -210,6 +214,10 @@ def make_check(text: str = "Plain") -> dict[str, Any]:
         },
         "calibration": {
             "predicted": deciles, "realised": deciles, "low": [0.9 * x for x in deciles], "high": [1.1 * x for x in deciles],
-            "pages": [40] * 10, "ece": 0.01,
+            "pages": [40] * 10, "ece": 0.01, "isotonic": deciles,
         },
+        "calibration_by_place": {
+            "predicted": [0.3, 0.2], "realised": [0.2, 0.2], "low": [0.1, 0.1], "high": [0.3, 0.3], "pages": [40, 30], "ece": 0.05,
+        },
+        "margins": {"edges": [-0.5, 0, 0.5], "pairs": {"relevance": [1, 2, 3, 4]}},
     }  # fmt: skip

@@ -8,7 +8,7 @@ from sample_shop import HOSTILE, full_report, make_evaluation
 
 from pagellm.errors import PagellmError
 from pagellm.reporting.report import RunReport, flat, report_html
-from pagellm.reporting.tables import headline_table, metric_tables
+from pagellm.reporting.tables import customer_table, headline_table, metric_tables, online_words
 from pagellm.reporting.training import training_figures
 from pagellm.reporting.verdict import Estimate, judge, number
 
@@ -157,3 +157,31 @@ def test_hostile_words_add_nothing_to_the_report(name):
     assert dirty.tags == clean.tags
     assert [k for k, _ in dirty.attributes] == [k for k, _ in clean.attributes]
     assert dirty.open == []
+
+
+def test_what_changes_for_customers_is_told_against_the_page_before():
+    cell = {"mean": 4.0, "ci95": [3.5, 4.5]}
+    pages = {
+        "users": 2000,
+        "methods": {"pagellm": {"near_duplicates": cell | {"mean": 2.0}, "page_dcg": cell}, "sft": {"near_duplicates": cell}},
+        "paired": {"sft": {"near_duplicates": {"diff": -2.0, "ci95": [-2.5, -1.5]}}},
+    }
+    table = customer_table({"pages": pages}, "pagellm", "sft")
+    assert table is not None
+    assert table.columns == ("sft", "pagellm", "change")
+    ((label, cells),) = table.rows
+    assert label.startswith("Near-duplicates on the page:")
+    assert [cell.text for cell in cells if cell] == ["4.00", "2.00", "-2.00"]
+    assert "2,000 customers" in table.note
+    assert customer_table({"pages": pages}, "pagellm", "als") is None
+    assert customer_table({}, "pagellm", "sft") is None
+
+
+def test_what_may_be_expected_online_is_the_range_of_all_estimators_or_nothing():
+    told = {"value": 0.5, "gain95": [-0.1, 0.2]}
+    other = {"value": 0.6, "gain95": [0.05, 0.4]}
+    found = {"estimators": {"ips": told, "dr": other, "snips": {"value": None}}}
+    assert "between -0.1000 and +0.4000 reward a page" in online_words(found)
+    assert "all 2 estimators" in online_words(found)
+    assert "cannot be estimated from the log" in online_words({"estimators": {"ips": {"value": None}}})
+    assert "--log" in online_words({})

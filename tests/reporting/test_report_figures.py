@@ -12,8 +12,10 @@ from sample_shop import make_check, make_evaluation, make_figures
 from pagellm.reporting.evidence import (
     accuracy_by_depth,
     calibration_figure,
+    calibration_places,
     csv_of,
     exposure_curve,
+    margin_histogram,
     over_optimization,
     trade_off,
 )
@@ -25,7 +27,9 @@ def rows(text: str) -> list[list[str]]:
 
 def test_every_figure_says_how_to_read_it_and_on_what_it_rests():
     figures = make_figures(make_evaluation({"popularity": 0.02, "sasrec": 0.05}))
-    assert [f.name for f in figures] == ["ndcg-by-depth", "trade-off", "calibration", "over-optimization", "exposure", "places"]
+    assert [f.name for f in figures] == [
+        "ndcg-by-depth", "trade-off", "margins", "calibration", "calibration-by-place", "over-optimization", "exposure", "places",
+    ]  # fmt: skip
     for figure in figures:
         assert figure.reading.endswith(".")
         assert figure.note
@@ -76,8 +80,23 @@ def test_exposure_runs_from_nothing_to_all_below_the_diagonal():
 def test_calibration_stands_beside_what_was_promised():
     figure = calibration_figure(make_check())
     assert figure is not None
-    assert figure.rows[0] == (1, 0.01, 0.01, pytest.approx(0.009), pytest.approx(0.011), 40)
+    assert figure.rows[0] == (1, 0.01, 0.01, pytest.approx(0.009), pytest.approx(0.011), 40, 0.01)
+    assert figure.columns[-1] == "isotonic"
+    old = make_check()
+    del old["calibration"]["isotonic"]
+    assert len(calibration_figure(old).rows[0]) == 6
     assert "400 pages" in figure.note
+
+
+def test_margins_are_shares_between_their_edges():
+    figure = margin_histogram(make_check())
+    assert figure is not None
+    assert figure.rows == (
+        ("relevance", -0.75, 1, 0.1), ("relevance", -0.25, 2, 0.2), ("relevance", 0.25, 3, 0.3), ("relevance", 0.75, 4, 0.4),
+    )  # fmt: skip
+    assert figure.note.startswith("10 pairs")
+    assert margin_histogram({}) is None
+    assert calibration_places({}) is None
 
 
 @pytest.mark.parametrize("text", ["=1+1", "+SUM(A1)", "-2", "@cmd", "=HYPERLINK('http://x')"])

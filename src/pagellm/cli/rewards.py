@@ -12,7 +12,8 @@ import typer
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from pagellm.evaluation.reward_checks import Calibration, Law, PairAccuracy, Rate
+    from pagellm.evaluation.calibration import Calibration
+    from pagellm.evaluation.reward_checks import Law, PairAccuracy, Rate
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Rewards learned from preference pairs.")
 

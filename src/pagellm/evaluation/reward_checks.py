@@ -1,4 +1,4 @@
-"""How good a reward is: accuracy on pairs of users it has not met, laws that it must obey, calibration. With intervals over users.
+"""How good a reward is: accuracy on pairs of users it has not met, margins, laws that it must obey. With intervals over users.
 
 Takes what rewards found of pages, gives figures. Knows no network and no file.
 """
@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 
 from pagellm.evaluation.significance import RESAMPLES, interval, resampled_means
-from pagellm.types import F64, I32, I64
+from pagellm.types import F64, I32
 
-DECILES = 10
+MARGIN_EDGES = (*(k / 2 for k in range(-8, 9)),)
+"""Between these a histogram of margins counts, in log-odds; what lies beyond them is counted in open groups at both ends."""
 
 
 @dataclass(frozen=True)
@@ -110,6 +111,15 @@ def pair_accuracy(cases: Cases, seed: int = 0) -> PairAccuracy:
     return PairAccuracy(cases.kind, cases.family, *rates)
 
 
+def margins(cases: Sequence[Cases]) -> list[int]:
+    """How many pairs are told apart by how much: score of the better page minus that of the worse, by the family's own score.
+
+    One count between each two of MARGIN_EDGES and one beyond either end; a margin on an edge counts above it. Below 0 are the errors.
+    """
+    gaps = np.concatenate([c.own[:, 0] - c.own[:, 1] for c in cases])
+    return [int(n) for n in np.bincount(np.searchsorted(MARGIN_EDGES, gaps, side="right"), minlength=len(MARGIN_EDGES) + 1)]
+
+
 @dataclass(frozen=True)
 class Law:
     """Something that a reward must obey, how often it does, and how often it must."""
@@ -130,44 +140,3 @@ class Law:
     def as_json(self) -> dict[str, object]:
         """rate, ci95, n, users, tolerance, holds."""
         return self.rate.as_json() | {"tolerance": self.tolerance, "holds": self.holds, "says": self.says}
-
-
-@dataclass(frozen=True)
-class Calibration:
-    """Predicted against realised engagement, pages in ten groups of equal size by prediction."""
-
-    predicted: F64  # [group] mean prediction
-    realised: F64  # [group] mean of what happened
-    low: F64  # [group] 95 % interval of `realised` over pages
-    high: F64
-    pages: I64  # [group]
-
-    @property
-    def error(self) -> float:
-        """Expected calibration error: mean over pages of |predicted - realised| of their group (Naeini et al. 2015)."""
-        return float((np.abs(self.predicted - self.realised) * self.pages).sum() / max(self.pages.sum(), 1))
-
-    @property
-    def relative_error(self) -> float:
-        """The same over the mean of what happened."""
-        mean = float((self.realised * self.pages).sum() / max(self.pages.sum(), 1))
-        return self.error / mean if mean else float("nan")
-
-    def as_json(self) -> dict[str, object]:
-        """Groups, lowest prediction first."""
-        columns = {name: [round(float(v), 6) for v in getattr(self, name)] for name in ("predicted", "realised", "low", "high")}
-        return columns | {"pages": self.pages.tolist(), "ece": self.error, "relative_ece": finite(self.relative_error)}
-
-
-def calibration(predicted: F64, realised: F64, seed: int = 0) -> Calibration:
-    """Groups pages by prediction, deciles. Both [page]."""
-    order = np.argsort(predicted, kind="stable")
-    groups = [g for g in np.array_split(order, DECILES) if len(g)]
-    ends = np.array([interval(resampled_means(realised[g][:, None], 1_000, seed))[:, 0] for g in groups])
-    return Calibration(
-        np.array([predicted[g].mean() for g in groups]),
-        np.array([realised[g].mean() for g in groups]),
-        ends[:, 0],
-        ends[:, 1],
-        np.array([len(g) for g in groups], np.int64),
-    )

@@ -123,20 +123,66 @@ def calibration_figure(check: Mapping[str, Any]) -> Figure | None:
     if len(groups) < 2:
         return None
     rows = [(at + 1, *map(float, group[:4]), int(group[4])) for at, group in enumerate(groups)]
+    fitted = [float(value) for value in found.get("isotonic", ())]
     far = max(row[1] for row in rows)
-    drawing = band_chart(
-        {"realised": [(row[1], row[2], row[3], row[4]) for row in rows], "as predicted": [(x, x, x, x) for x in (0.0, far)]},
-        "predicted engagement of a page",
-        "realised",
-    )
+    lines = {"realised": [(row[1], row[2], row[3], row[4]) for row in rows], "as predicted": [(x, x, x, x) for x in (0.0, far)]}
+    if fitted:
+        lines["best rising fit"] = [(row[1], y, y, y) for row, y in zip(rows, fitted, strict=True)]
+        rows = [(*row, y) for row, y in zip(rows, fitted, strict=True)]
     return Figure(
         "calibration",
         "Does the reward mean what it says?",
         "Where the band leaves the straight line, the reward promises more or less than customers did.",
         f"{sum(row[5] for row in rows):,} pages of held-out customers in ten groups; 95 % bootstrap intervals over pages; "
         f"expected calibration error {found['ece']:.4f}",
-        drawing,
-        ("decile", "predicted", "realised", "low", "high", "pages"),
+        band_chart(lines, "predicted engagement of a page", "realised"),
+        ("decile", "predicted", "realised", "low", "high", "pages", *(("isotonic",) if fitted else ())),
+        tuple(rows),
+    )
+
+
+def calibration_places(check: Mapping[str, Any]) -> Figure | None:
+    """Predicted against realised engagement by slot of the page; None where there is nothing to draw."""
+    found = check.get("calibration_by_place") or {}
+    names = ("predicted", "realised", "low", "high", "pages")
+    rows = [(at + 1, *group) for at, group in enumerate(zip(*(found.get(name, ()) for name in names), strict=True))]
+    if len(rows) < 2:
+        return None
+    return Figure(
+        "calibration-by-place",
+        "Does it mean so in every slot?",
+        "Where the lines part, the reward favors or wrongs what stands there, and pages would be built around a place that is worth less.",
+        f"{max(row[5] for row in rows):,} pages of held-out customers; 95 % bootstrap intervals over pages; slots in reading order",
+        band_chart(
+            {"realised": [(row[0], *row[2:5]) for row in rows], "predicted": [(row[0], row[1], row[1], row[1]) for row in rows]},
+            "slot",
+            "engagement with what stands there",
+        ),
+        ("slot", *names),
+        tuple(rows),
+    )
+
+
+def margin_histogram(check: Mapping[str, Any]) -> Figure | None:
+    """By how much the rewards tell pairs apart, a line a family; None where the check has no pairs."""
+    found = check.get("margins") or {"pairs": {}}
+    edges = [float(edge) for edge in found.get("edges", ())]
+    rows: list[tuple[object, ...]] = []
+    series = {}
+    for family, counts in found["pairs"].items():
+        step, total = edges[1] - edges[0], sum(counts) or 1
+        middles = [edges[0] - step / 2, *(edge + step / 2 for edge in edges)]
+        series[plain(family, 40)] = [(x, n / total) for x, n in zip(middles, counts, strict=True)]
+        rows += [(family, x, n, n / total) for x, n in zip(middles, counts, strict=True)]
+    if not series:
+        return None
+    return Figure(
+        "margins",
+        "By how much is the better page better?",
+        "What lies left of 0 is told apart wrongly; a heap at 0 says that the reward hardly knows which page is better.",
+        f"{sum(map(sum, found['pairs'].values())):,} pairs of held-out customers, counted, without intervals; both ends are open",
+        line_chart(series, "score of the better page minus that of the worse, in log-odds", "share of the family's pairs"),
+        ("family", "middle", "pairs", "share"),
         tuple(rows),
     )
 

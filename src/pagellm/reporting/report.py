@@ -16,9 +16,11 @@ from pagellm.reporting.tables import (
     ablation_table,
     apart_tables,
     beside_paper,
+    customer_table,
     estimator_table,
     headline_table,
     metric_tables,
+    online_words,
     page_tables,
     paired_table,
     refusals,
@@ -26,7 +28,7 @@ from pagellm.reporting.tables import (
     slice_table,
 )
 from pagellm.reporting.training import training_figures
-from pagellm.reporting.verdict import Verdict, judge, metric_of, number
+from pagellm.reporting.verdict import SUPERVISED, Verdict, judge, metric_of, number
 from pagellm.reporting.view import PageView
 from pagellm.reporting.words import plain
 
@@ -71,6 +73,7 @@ class CaseView:
 def report_html(report: RunReport) -> str:
     """The whole document. Raises PagellmError where the evaluation has a figure without interval or lacks the headline."""
     verdict: Verdict = judge(report.evaluation, report.subject, report.headline)
+    before = SUPERVISED if SUPERVISED in report.evaluation["methods"] else report.reference
     return render(
         "report.html",
         report=report,
@@ -83,6 +86,8 @@ def report_html(report: RunReport) -> str:
         tables=metric_tables(report.evaluation),
         apart=apart_tables(report.evaluation, report.headline),
         page_tables=page_tables(report.evaluation),
+        changes=customer_table(report.evaluation, report.subject, before),
+        online=online_words(report.offpolicy),
         training=training_figures(report.training),
         slices=slice_table(report.slices, report.subject, report.reference),
         rewards=reward_tables(report.rewards),

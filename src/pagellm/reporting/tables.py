@@ -19,6 +19,21 @@ from pagellm.reporting.words import plain
 ABLATION_METRICS = ("ndcg@10", "near_duplicates@10", "true_clicks")
 """Of an ablation's long table: what its table in a report shows."""
 
+CUSTOMER_METRICS = (
+    *(
+        "near_duplicates",
+        "row_overlap",
+        "category_entropy",
+        "brand_entropy",
+        "price_level",
+        "new_share",
+        "tail_share",
+        "ad_share",
+    ),
+    "filled",
+)
+"""Measures of a page that say what a customer sees, whatever they take."""
+
 
 @dataclass(frozen=True, slots=True)
 class Cell:
@@ -79,6 +94,25 @@ def metric_tables(evaluation: Mapping[str, Any]) -> tuple[Table, ...]:
         )
         for base, columns in names.items()
     )
+
+
+def customer_table(evaluation: Mapping[str, Any], subject: str, before: str) -> Table | None:
+    """What customers would see that is different: measures of whole pages of `before` and of the subject; None without either."""
+    pages = evaluation.get("pages") or {}
+    if not {subject, before} <= set(pages.get("methods", {})) or before not in pages.get("paired", {}):
+        return None
+    rows = []
+    for name in (metric for metric in CUSTOMER_METRICS if metric in pages["methods"][subject]):
+        sides = [read_estimate(pages["methods"], method, name, "mean") for method in (before, subject)]
+        change = read_estimate(pages["paired"], before, name, "diff")
+        span = _span(sides, None)
+        cells = (*(_cell(side, span, 110, None) for side in sides), _cell(change, _span([change], 0.0), 110, 0.0))
+        rows.append((f"{metric_of(name).label}: {metric_of(name).meaning}", cells))
+    note = (
+        f"Pages of {subject} beside those of {before} for the same {pages['users']:,} customers; a change whose bar touches the line is no "
+        "proven change"
+    )
+    return Table("What changes for customers", note, (before, subject, "change"), tuple(rows), "On a page") if rows else None
 
 
 def page_tables(evaluation: Mapping[str, Any]) -> tuple[Table, ...]:
@@ -160,6 +194,20 @@ def estimator_table(found: Mapping[str, Any]) -> Table | None:
     )
     return Table(
         "What another policy's log says", note, ("reward a page", "more than the log's"), rows, "Estimator and what it assumes"
+    )
+
+
+def online_words(found: Mapping[str, Any]) -> str:
+    """What may be expected online, in a sentence: the range of all estimators that a log of pages allows."""
+    told = [e for e in found.get("estimators", {}).values() if e["value"] is not None]
+    if not found:
+        return "What an A/B test would show is not estimated: that takes a log of pages with the chances that they were shown with (--log)."
+    if not told:
+        return "What an A/B test would show cannot be estimated from the log of pages that was named; below is why."
+    low, high = min(e["gain95"][0] for e in told), max(e["gain95"][1] for e in told)
+    return (
+        f"Expected online: between {number(low, signed=True)} and {number(high, signed=True)} reward a page beside the policy of the log, "
+        f"over the 95 % intervals of all {len(told)} estimators that its log allows. That is an estimate from other pages, no promise."
     )
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from pagellm.data.preferences.pairs import Family
-from pagellm.evaluation.reward_checks import Calibration, Cases, Law, PairAccuracy, pair_accuracy, pool_cases
+from pagellm.evaluation.calibration import Calibration
+from pagellm.evaluation.reward_checks import MARGIN_EDGES, Cases, Law, PairAccuracy, margins, pair_accuracy, pool_cases
 from pagellm.models.reward_files import RewardFacts, load_rewards
 from pagellm.models.run import load_run
 from pagellm.pipeline import set_threads
@@ -27,6 +28,7 @@ class RewardCheck:
     trained: list[PairAccuracy]  # kinds of pairs that the rewards learned from
     unseen: list[PairAccuracy]  # kinds that they never saw
     calibration: Calibration
+    by_place: Calibration
     facts: RewardFacts
     cases: list[Cases]  # of `trained`, for whoever pools seeds
     unseen_cases: list[Cases]
@@ -46,8 +48,15 @@ class RewardCheck:
             "judged": self.sample.as_json(),
             "laws": {law.name: law.as_json() for law in self.laws},
             "pair_accuracy": accuracy,
+            "margins": {"edges": list(MARGIN_EDGES), "pairs": self._margins()},
             "calibration": self.calibration.as_json(),
+            "calibration_by_place": self.by_place.as_json(),
         }
+
+    def _margins(self) -> dict[str, list[int]]:
+        """Histograms of margins by family, of pairs like those that the rewards learned from; families without pairs are left out."""
+        parts = {family.name.lower(): [c for c in self.cases if c.family == family.name.lower()] for family in Family}
+        return {family: margins(cases) for family, cases in parts.items() if cases}
 
     def _family_json(self, family: str) -> dict[str, Any]:
         """Rates over all kinds of pairs of a family, each with those of its kinds; None where it has no pair of that sort.
@@ -81,4 +90,4 @@ def check_rewards(
     trained, unseen = judge.trained(), judge.unseen()
     known, new = ([pair_accuracy(cases, seed) for cases in kinds] for kinds in (trained, unseen))
     laws = laws_of(judge, unseen)
-    return RewardCheck(folder.name, window, laws, known, new, judge.calibration(), facts, trained, unseen, judge.sample)
+    return RewardCheck(folder.name, window, laws, known, new, *judge.calibration(), facts, trained, unseen, judge.sample)

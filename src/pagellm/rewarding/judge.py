@@ -19,7 +19,8 @@ from pagellm.data.preferences.mining import Recipe, mine
 from pagellm.data.preferences.pairs import Family, HeldOut, Operator, Pairs, join_pairs
 from pagellm.data.preferences.situations import Engaged, Situations, keys_of, logged_contexts
 from pagellm.errors import DataError, UsageError
-from pagellm.evaluation.reward_checks import Calibration, Cases, calibration
+from pagellm.evaluation.calibration import Calibration, calibration, calibration_by_place
+from pagellm.evaluation.reward_checks import Cases
 from pagellm.models.composer import PolicyRanker
 from pagellm.models.multi_grained import MultiGrainedReward
 from pagellm.models.run import Run
@@ -125,8 +126,11 @@ class Judge:
             for u, t, p, pool, logits in zip(s.contexts.user, s.contexts.time, s.page, s.pool, s.logits, strict=True)
         }
 
-    def calibration(self) -> Calibration:
-        """Predicted item reward of pages against what held-out users did with them: logged pages, else the policy's own best page."""
+    def calibration(self) -> tuple[Calibration, Calibration]:
+        """Predicted item reward of pages against what held-out users did with them: logged pages, else the policy's own best page.
+
+        By tenth of the prediction, and by slot of the page.
+        """
         shown, log = self.run.impressions, self.source.log
         rng = np.random.default_rng((self.seed, 10))
         most = 4 * self.run.config.reward.contexts
@@ -137,7 +141,7 @@ class Judge:
             items = np.where(filled & self.run.catalog.shown[shown.item[slot]], shown.item[slot], NO_ITEM).astype(np.int32)
             contexts = logged_contexts(shown, log, pages)
             batch = PageBatch(contexts, np.arange(len(pages)), items, shown.row[slot], shown.col[slot])
-            happened = (shown.engaged[slot] & (items != NO_ITEM)).sum(1).astype(np.float64)
+            happened = (shown.engaged[slot] & (items != NO_ITEM)).astype(np.float64)
         else:
             contexts = contexts_between(log, self.source.begin, self.source.end)
             contexts = contexts.take(contexts.warm & self.source.counts(contexts.user))
@@ -150,9 +154,10 @@ class Judge:
             look = self.reward.model.look.of(items, batch.row, batch.col)
             taken = np.stack([np.isin(page, contexts.target(c)) for c, page in enumerate(items)])
             taken &= items != NO_ITEM
-            happened = (look * taken).sum(1, dtype=np.float64)
-        predicted = self.reward.model.scores(batch).item.mean(2, dtype=np.float64).sum(1)
-        return calibration(predicted, happened, self.seed)
+            happened = (look * taken).astype(np.float64)
+        predicted = self.reward.model.scores(batch).item.mean(2, dtype=np.float64)
+        by_place = calibration_by_place(predicted, happened, items != NO_ITEM, self.seed)
+        return calibration(predicted.sum(1), happened.sum(1), self.seed), by_place
 
 
 def judge_of(run: Run, reward: MultiGrainedReward, window: str, seed: int, most: int = MOST_PAGES) -> Judge:
