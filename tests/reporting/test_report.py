@@ -168,10 +168,10 @@ def test_what_changes_for_customers_is_told_against_the_page_before():
     }
     table = customer_table({"pages": pages}, "pagellm", "sft")
     assert table is not None
-    assert table.columns == ("sft", "pagellm", "change")
+    assert table.columns == ("change", "before (sft)", "after (pagellm)")
     ((label, cells),) = table.rows
-    assert label.startswith("Near-duplicates on the page:")
-    assert [cell.text for cell in cells if cell] == ["4.00", "2.00", "-2.00"]
+    assert label == "Near-duplicates on the page"
+    assert [cell.text for cell in cells if cell] == ["-2.00", "4.00", "2.00"]
     assert "2,000 customers" in table.note
     assert customer_table({"pages": pages}, "pagellm", "als") is None
     assert customer_table({}, "pagellm", "sft") is None

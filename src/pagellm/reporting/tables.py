@@ -106,13 +106,14 @@ def customer_table(evaluation: Mapping[str, Any], subject: str, before: str) -> 
         sides = [read_estimate(pages["methods"], method, name, "mean") for method in (before, subject)]
         change = read_estimate(pages["paired"], before, name, "diff")
         span = _span(sides, None)
-        cells = (*(_cell(side, span, 110, None) for side in sides), _cell(change, _span([change], 0.0), 110, 0.0))
-        rows.append((f"{metric_of(name).label}: {metric_of(name).meaning}", cells))
+        cells = (_cell(change, _span([change], 0.0), 110, 0.0), *(_cell(side, span, 110, None) for side in sides))
+        rows.append((metric_of(name).label, cells))
     note = (
         f"Pages of {subject} beside those of {before} for the same {pages['users']:,} customers; a change whose bar touches the line is no "
-        "proven change"
+        "proven change. What each measure is stands below, under whole pages"
     )
-    return Table("What changes for customers", note, (before, subject, "change"), tuple(rows), "On a page") if rows else None
+    columns = ("change", f"before ({before})", f"after ({subject})")
+    return Table("What changes for customers", note, columns, tuple(rows), "On a page") if rows else None
 
 
 def page_tables(evaluation: Mapping[str, Any]) -> tuple[Table, ...]:
