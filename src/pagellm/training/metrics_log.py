@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from pagellm.data.whole_files import refusals
+from pagellm.data.whole_files import refusals, write_bytes
 from pagellm.errors import RunError
 
 if TYPE_CHECKING:
@@ -54,6 +54,14 @@ class MetricsLog:
 def length_of(path: Path) -> int:
     """Bytes of the file, 0 where there is none."""
     return path.stat().st_size if path.exists() else 0
+
+
+def drop_stages(path: Path, begin: str) -> None:
+    """Takes out the lines of stages whose names begin so, and half a line at the end: what an attempt left that was killed."""
+    lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
+    kept = [line for line in lines if line.endswith(b"\n") and f'"stage": "{begin}'.encode() not in line]
+    if kept != lines:
+        write_bytes(path, b"".join(kept))
 
 
 def cut(path: Path, length: int) -> None:

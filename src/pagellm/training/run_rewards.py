@@ -21,7 +21,7 @@ from pagellm.data.preferences.mining import MiningReport
 from pagellm.data.preferences.pairs import Family, Pairs, write_pairs
 from pagellm.data.preferences.situations import logged_contexts
 from pagellm.data.splits import Split
-from pagellm.data.whole_files import remove, write_bytes
+from pagellm.data.whole_files import remove
 from pagellm.errors import DataError
 from pagellm.models.composer import PolicyRanker
 from pagellm.models.multi_grained import RewardModel
@@ -29,7 +29,7 @@ from pagellm.models.page_inputs import PageReader
 from pagellm.models.reward import RewardNet
 from pagellm.models.reward_files import RewardFacts, made_with, write_rewards
 from pagellm.models.run import LAYOUT, METRICS, PAIRS, REWARD, REWARD_FACTS, Run, make_schedule, run_layout
-from pagellm.training.metrics_log import MetricsLog
+from pagellm.training.metrics_log import MetricsLog, drop_stages
 from pagellm.training.own_pages import measure_spread, own_pages, whitened
 from pagellm.training.pair_sources import Found, PairSource, known_since, mine_source, policy_candidates
 from pagellm.training.reward_modeling import Engagement, calibrate, fit_rewards, pair_table
@@ -59,7 +59,7 @@ def learn_rewards(run: Run, tell: Callable[[str], None]) -> Iterator[Step]:
     torch.manual_seed(config.seed)
     net = RewardNet(config.reward, config.split.repeats, len(reader.columns))
     metrics = run.folder / METRICS
-    write_bytes(metrics, _before_rewards(metrics.read_bytes() if metrics.exists() else b""))
+    drop_stages(metrics, "reward")
     with MetricsLog(metrics) as file:
         for step in fit_rewards(net, table, config.reward, config.seed):
             file.write(step)
@@ -112,12 +112,6 @@ def drop_rewards(folder: Path) -> None:
     """Removes what an attempt that failed has left, so that the run is again one of its policy alone."""
     for name in (PAIRS, REWARD_FACTS, REWARD):
         remove(folder / name)
-
-
-def _before_rewards(metrics: bytes) -> bytes:
-    """The metrics file without the steps of an earlier attempt that was killed, perhaps in the middle of a line."""
-    lines = metrics.splitlines(keepends=True)
-    return b"".join(line for line in lines if line.endswith(b"\n") and b'"stage": "reward"' not in line)
 
 
 def reward_source(run: Run) -> PairSource:

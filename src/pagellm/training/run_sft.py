@@ -23,16 +23,15 @@ from pagellm.data.whole_files import remove
 from pagellm.models.codec import reading_spans
 from pagellm.models.policy import PolicyNet
 from pagellm.models.run import METRICS, RENEWED, Run, Schedule, renewal_schedule, save_renewed
-from pagellm.models.storage import read_json, read_tensors, write_json, write_tensors
+from pagellm.models.storage import read_tensors, write_tensors
 from pagellm.training.checkpoint import Mark, load_fit, read_mark, save_fit
-from pagellm.training.metrics_log import MetricsLog, cut, length_of
+from pagellm.training.metrics_log import MetricsLog, cut, drop_stages, length_of
 from pagellm.training.sft import Step, fit_head, fit_language_model, head_examples, language_model_state
 from pagellm.types import Bool, Contexts
 
 CHECKPOINT = "checkpoint.safetensors"
 STAGES = ("lm", "head", "refresh")
-RENEWAL = "renewal.json"  # how long the metrics file was when a renewal began, until it ends
-_PREFIX = {"test": "renewed ", "end": "renewed to the end: "}
+_RENEWED = "renewed "  # before the names of the stages that are gone through once more
 
 
 @dataclass(frozen=True)
@@ -44,8 +43,7 @@ class Job:
     split: Split
     schedule: Schedule
     evidence: Evidence
-    prefix: str = ""  # of the stages' names, for people
-    metrics_from: int = 0  # bytes of the metrics file that other stages wrote before
+    prefix: str = ""  # of the stages' names in what is told
 
 
 def supervised_stages(job: Job, net: PolicyNet) -> Iterator[Step]:
@@ -58,7 +56,7 @@ def supervised_stages(job: Job, net: PolicyNet) -> Iterator[Step]:
         return
     if not _load_stage(job, net, "head"):
         if job.schedule.first is None:
-            cut(job.folder / METRICS, job.metrics_from)
+            drop_stages(job.folder / METRICS, job.prefix)
         elif not _load_stage(job, net, "lm"):
             yield from _language_model(job, net, "lm", job.schedule.first)
             _save_stage(job, net, "lm")
@@ -76,29 +74,24 @@ def renewal(run: Run) -> Iterator[Step]:
     The policy stopped where rewards begin, because they need feedback that it has not seen; whoever serves it would miss what came
     since. The evidence head goes on from its weights, then the language model is fitted anew. What reinforcement learning changed is left.
     """
-    mark = run.folder / RENEWAL
-    if not mark.exists():
-        write_json(mark, {"metrics_bytes": length_of(run.folder / METRICS)})
     config, net = run.config, copy.deepcopy(run.net)
     config = config.model_copy(update={"sft": config.sft.model_copy(update={"refresh": config.sft.renew})})
-    schedule, begin = renewal_schedule(run.split, config), int(read_json(mark)["metrics_bytes"])
     yield from supervised_stages(
-        Job(run.folder, config, run.split, schedule, run.evidence, _PREFIX[config.sft.renew], begin), net
+        Job(run.folder, config, run.split, renewal_schedule(run.split, config), run.evidence, _RENEWED), net
     )
     save_renewed(run.folder, net)
 
 
 def clear_stages(folder: Path) -> None:
     """Removes what only resuming needs."""
-    for path in (folder / CHECKPOINT, folder / RENEWAL, *(stage_file(folder, stage) for stage in STAGES)):
+    for path in (folder / CHECKPOINT, *(stage_file(folder, stage) for stage in STAGES)):
         remove(path)
 
 
 def drop_renewal(folder: Path) -> None:
     """Removes what a renewal left that did not end, its lines in the metrics file first."""
-    mark = folder / RENEWAL
-    if mark.exists() and not (folder / RENEWED).exists():
-        cut(folder / METRICS, int(read_json(mark)["metrics_bytes"]))
+    if not (folder / RENEWED).exists():
+        drop_stages(folder / METRICS, _RENEWED)
     clear_stages(folder)
 
 
