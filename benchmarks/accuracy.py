@@ -73,7 +73,7 @@ def one_ablation(base: Path, folder: Path, drop: list[str]) -> dict[str, Any]:
     from pagellm.models.composer import PolicyRanker
     from pagellm.models.run import load_run, make_evidence, make_net
     from pagellm.models.storage import read_tensors
-    from pagellm.pipeline import set_threads
+    from pagellm.models.threads import set_threads
     from pagellm.training.run_sft import fit_evidence_head
 
     if (folder / "values.json").exists():

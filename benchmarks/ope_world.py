@@ -25,9 +25,10 @@ from pagellm.layout.compiled import compile_layout
 from pagellm.models.composer import LanguagePolicy
 from pagellm.models.decoding import Writing
 from pagellm.models.run import Run, load_run, run_layout
+from pagellm.models.threads import set_threads
 from pagellm.offpolicy.judged_run import Asked, judge_pages
 from pagellm.offpolicy.logged_pages import judged_pages
-from pagellm.pipeline import set_threads, train_run
+from pagellm.pipeline import train_run
 from pagellm.simulation.disk import load_truth, load_world, write_world
 from pagellm.simulation.shop_log import simulate_log
 from pagellm.simulation.spec import profile

@@ -27,7 +27,8 @@ from pagellm.models.composer import PolicyRanker
 from pagellm.models.layout_pages import LayoutPages
 from pagellm.models.run import FILES, OPTIONAL, Run, load_run, run_layout
 from pagellm.models.storage import check_manifest, read_json
-from pagellm.pipeline import Tell, set_threads
+from pagellm.models.threads import set_threads
+from pagellm.pipeline import Tell
 from pagellm.types import F32, Contexts
 
 

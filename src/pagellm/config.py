@@ -14,6 +14,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pagellm.errors import UsageError
 
+STAGES = ("sft", "reward", "ppo", "renew")
+"""What a training may go until, in order."""
+
 
 class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")

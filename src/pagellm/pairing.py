@@ -28,7 +28,7 @@ from pagellm.data.quarantine import Quarantine
 from pagellm.data.readers import read_log
 from pagellm.errors import DataError, UsageError
 from pagellm.models.run import load_run, make_evidence, make_run_split
-from pagellm.pipeline import set_threads
+from pagellm.models.threads import set_threads
 from pagellm.training.bucket_pairs import mine_buckets
 from pagellm.training.pair_sources import PairSource, channel_candidates, known_since, mine_source, policy_candidates
 from pagellm.types import F32, I64, Impressions, Interactions

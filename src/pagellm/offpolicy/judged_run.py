@@ -24,9 +24,10 @@ from pagellm.models.composer import LanguagePolicy
 from pagellm.models.decoding import Writing
 from pagellm.models.page_chances import PageChances, page_chances
 from pagellm.models.run import Run, load_run
+from pagellm.models.threads import set_threads
 from pagellm.offpolicy.logged_pages import REWARDS, JudgedPages, estimated_propensities, judged_pages, layout_of
 from pagellm.offpolicy.verdict import OffPolicy
-from pagellm.pipeline import Tell, set_threads
+from pagellm.pipeline import Tell
 from pagellm.training.pair_sources import known_since
 from pagellm.types import F64, I64
 

@@ -29,7 +29,8 @@ from pagellm.models.policy import PolicyNet
 from pagellm.models.reward_files import load_rewards
 from pagellm.models.run import PAIRS, PPO, PPO_FACTS, REWARD, REWARD_FACTS, Run, load_run, run_layout
 from pagellm.models.storage import MANIFEST, read_tensors, write_tensors
-from pagellm.pipeline import finished, set_threads, stage_config, train_run
+from pagellm.models.threads import set_threads
+from pagellm.pipeline import finished, stage_config, train_run
 from pagellm.reproduction.arms import DIALS, FARTHEST, Arm, Dial, learned_arms
 from pagellm.reproduction.jobs import Arrays, Job, Matrix, Outcome, plain_name, plain_names
 from pagellm.reproduction.stand import Base, Stand, of_pages, single_row

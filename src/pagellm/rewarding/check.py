@@ -12,7 +12,7 @@ from pagellm.evaluation.calibration import Calibration
 from pagellm.evaluation.reward_checks import MARGIN_EDGES, Cases, Law, PairAccuracy, margins, pair_accuracy, pool_cases
 from pagellm.models.reward_files import RewardFacts, load_rewards
 from pagellm.models.run import load_run
-from pagellm.pipeline import set_threads
+from pagellm.models.threads import set_threads
 from pagellm.rewarding.judge import judge_of
 from pagellm.rewarding.laws import laws_of
 from pagellm.rewarding.sampling import MOST_PAGES, Sample
