@@ -14,7 +14,7 @@ import numpy as np
 from pagellm.evaluation.significance import RESAMPLES, interval, resampled_means
 from pagellm.types import F64, I32
 
-MARGIN_EDGES = (*(k / 2 for k in range(-8, 9)),)
+MARGIN_EDGES = tuple(k / 2 for k in range(-8, 9))
 """Between these a histogram of margins counts, in log-odds; what lies beyond them is counted in open groups at both ends."""
 
 
