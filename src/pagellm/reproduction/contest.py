@@ -139,8 +139,9 @@ class Entrant:
         except NotApplicableError as reason:
             self.tell(f"left out {method}: {reason}")
             return Outcome({}, {"method": method, "left_out": str(reason)})
-        stage = "sft" if self.arena.run.tuned is None else "ppo"
-        return Outcome(self._figures(ranker), notes | {"method": method, "stage": stage, "split": self.arena.run.split.card})
+        run = self.arena.run
+        stage = "sft" if run.tuned is None else "ppo" if run.renewed is None else "renew"
+        return Outcome(self._figures(ranker), notes | {"method": method, "stage": stage, "split": run.split.card})
 
     def _ranker(self, method: str) -> tuple[Ranker, dict[str, Any]]:
         if method in OWN:
