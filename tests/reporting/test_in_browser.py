@@ -76,7 +76,7 @@ def test_the_report_fits(size, visit):
     page = visit(full_report(), size)
     assert spill(page) <= 0
     assert page.locator(".sample").count() == 6
-    assert page.locator("svg.chart").count() == 8
+    assert page.locator("svg.chart").count() == 10
 
 
 @pytest.mark.parametrize("size", SIZES)
