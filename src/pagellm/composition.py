@@ -133,7 +133,7 @@ def compose_for(
     """
     now = int(run.split.log.time.max(initial=0)) + 1 if at is None else at
     layout = layout or run_layout(run, slots)
-    stage = stage or ("sft" if run.tuned is None else "ppo")
+    stage = stage or run.stage
     policy = LanguagePolicy(run, layout, writing, now, run.named(stage))
     cap = layout.rules.frequency_cap
     context, notes = make_context(run, user, history, query, now, cap.days if cap else 0)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pagellm.config import STAGES, RunConfig, resolve
+from pagellm.config import RunConfig, resolve
 
 if TYPE_CHECKING:
     from pagellm.training.ppo import Stats
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
 Tell = Callable[[str], None]
 """Takes one line for people to read while something runs."""
-
-__all__ = ["STAGES", "Tell", "finished", "stage_config", "train_run"]
 
 
 def stage_config(until: str, profile: str, settings: Sequence[str], seed: int) -> RunConfig:

@@ -89,8 +89,10 @@ def _print(comparison: Comparison) -> None:
 
 def _columns_that_fit(metrics: tuple[str, ...], width: int) -> list[tuple[str, ...]]:
     """The metrics in tables of equal width, as few as a terminal of this width has room for."""
+    if not metrics:
+        return []
     most = max((width - 15) // 20, 1)  # the longest name of a method, and of a metric with the space around it
-    each = -(-len(metrics) // max(-(-len(metrics) // most), 1)) or 1
+    each = -(-len(metrics) // -(-len(metrics) // most))
     return [metrics[at : at + each] for at in range(0, len(metrics), each)]
 
 

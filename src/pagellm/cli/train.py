@@ -38,8 +38,9 @@ def train(
 ) -> None:
     """Train a policy from a shop's logs: language model, evidence head, with --until also rewards and reinforcement learning on pages; ends
     with a run folder to compose pages from."""
+    from pagellm.config import STAGES
     from pagellm.errors import UsageError
-    from pagellm.pipeline import STAGES, stage_config, train_run
+    from pagellm.pipeline import stage_config, train_run
 
     if until not in STAGES:
         raise UsageError(f"The option --until must be one of {', '.join(STAGES)}. Got {until!r}.")

@@ -49,7 +49,7 @@ def report_of(found: Findings, command: str) -> RunReport:
         protocol=run.split.card,
         data=run.facts,
         appendix={"command": command, "pagellm": __version__, "profile": run.config.profile, "seed of the run": run.config.seed}
-        | {"policy": "ppo" if run.tuned is not None else "sft"}
+        | {"policy": run.stage}
         | ({"policy fitted on to": f"the {run.config.sft.renew} of the log"} if run.renewed is not None else {}),
         subject=SUBJECT,
         gates=[gate.as_json() for gate in found.gates],

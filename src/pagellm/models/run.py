@@ -108,6 +108,11 @@ class Run:
         return self.tuned or self.net
 
     @property
+    def stage(self) -> str:
+        """The name of `policy`, as `named` takes it."""
+        return "sft" if self.tuned is None else "ppo"
+
+    @property
     def knows_all(self) -> bool:
         """Whether it has learned from all of its log, its own test part included."""
         last = self.config.sft.refresh if self.renewed is None else self.config.sft.renew

@@ -74,7 +74,7 @@ def judge_run(folder: Path, data: Path, asked: Asked, tell: Tell = print) -> Off
 
 def judge_pages(run: Run, log: Log, asked: Asked, tell: Tell = print) -> OffPolicy:
     """`judge_run` on what is loaded already."""
-    stage = asked.policy or ("sft" if run.tuned is None else "ppo")
+    stage = asked.policy or run.stage
     net = run.named(stage)
     if log.impressions is None:
         raise DataError(

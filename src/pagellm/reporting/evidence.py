@@ -165,17 +165,18 @@ def calibration_places(check: Mapping[str, Any]) -> Figure | None:
 
 def margin_histogram(check: Mapping[str, Any]) -> Figure | None:
     """By how much the rewards tell pairs apart, a line a family; None where the check has no pairs."""
-    found = check.get("margins") or {"pairs": {}}
-    edges = [float(edge) for edge in found.get("edges", ())]
+    found = check.get("margins")
+    if not found or not found["pairs"]:
+        return None
+    edges = found["edges"]
+    half = (edges[1] - edges[0]) / 2
+    middles = [edges[0] - half, *(edge + half for edge in edges)]
     rows: list[tuple[object, ...]] = []
     series = {}
     for family, counts in found["pairs"].items():
-        step, total = edges[1] - edges[0], sum(counts) or 1
-        middles = [edges[0] - step / 2, *(edge + step / 2 for edge in edges)]
+        total = sum(counts) or 1
         series[plain(family, 40)] = [(x, n / total) for x, n in zip(middles, counts, strict=True)]
         rows += [(family, x, n, n / total) for x, n in zip(middles, counts, strict=True)]
-    if not series:
-        return None
     return Figure(
         "margins",
         "By how much is the better page better?",

@@ -20,17 +20,8 @@ ABLATION_METRICS = ("ndcg@10", "near_duplicates@10", "true_clicks")
 """Of an ablation's long table: what its table in a report shows."""
 
 CUSTOMER_METRICS = (
-    *(
-        "near_duplicates",
-        "row_overlap",
-        "category_entropy",
-        "brand_entropy",
-        "price_level",
-        "new_share",
-        "tail_share",
-        "ad_share",
-    ),
-    "filled",
+    *("near_duplicates", "row_overlap", "category_entropy", "brand_entropy"),
+    *("price_level", "new_share", "tail_share", "ad_share", "filled"),
 )
 """Measures of a page that say what a customer sees, whatever they take."""
 

@@ -140,7 +140,7 @@ class Entrant:
             self.tell(f"left out {method}: {reason}")
             return Outcome({}, {"method": method, "left_out": str(reason)})
         run = self.arena.run
-        stage = "sft" if run.tuned is None else "ppo" if run.renewed is None else "renew"
+        stage = run.stage if run.renewed is None else "renew"
         return Outcome(self._figures(ranker), notes | {"method": method, "stage": stage, "split": run.split.card})
 
     def _ranker(self, method: str) -> tuple[Ranker, dict[str, Any]]:

@@ -77,7 +77,7 @@ class Matrix:
             began = time.monotonic()
             found = job.work()
             path.parent.mkdir(parents=True, exist_ok=True)
-            notes = {"notes": json.dumps(found.notes), "seconds": f"{time.monotonic() - began:.1f}"}
+            notes = {"notes": json.dumps(found.notes), "seconds": f"{time.monotonic() - began:.3f}"}
             write_tensors(path, {name: torch.from_numpy(np.asarray(a, np.float64)) for name, a in found.arrays.items()}, notes)
             tell(f"{job.key}: {notes['seconds']} s")
 
