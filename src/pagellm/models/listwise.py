@@ -15,23 +15,34 @@ from torch import Tensor, nn
 
 from pagellm.types import F32
 
+BINS = 8
+"""Bins of an input of the evidence head, with equally many candidates each: more data bear more, few contexts bear no finer ones."""
+
+_CONSTANT = 1e-6  # widths and deviations below are none
+_QUANTILE_ROWS = 200_000  # candidates that quantiles are taken from
+
 
 class EvidenceHead(nn.Module):
-    """logit = scale · base + MLP(evidence, base), evidence standardized with figures of the training contexts.
+    """logit = scale · base + MLP(evidence, base), each input standardized and, beside it, as its way through the bins of its quantiles.
 
-    `base` is the language model's log-probability over the pool; it also enters the MLP, so that evidence and model may interact.
+    `base` is the language model's log-probability over the pool; it also enters the MLP, so that evidence and model may interact. Bins are
+    the piecewise linear encoding of Gorishniy, Rubachev and Babenko (2022, equation 1): counts and cosines crowd near zero, where a
+    standardized input moves too little to be bent.
     """
 
     mean: Tensor
     deviation: Tensor
+    edges: Tensor  # [bin + 1, feature + 1], rising along bins
 
     def __init__(self, features: int, hidden: int) -> None:
         super().__init__()
-        self.register_buffer("mean", torch.zeros(features + 1))
-        self.register_buffer("deviation", torch.ones(features + 1))
+        inputs = features + 1
+        self.register_buffer("mean", torch.zeros(inputs))
+        self.register_buffer("deviation", torch.ones(inputs))
+        self.register_buffer("edges", torch.zeros(BINS + 1, inputs))
         self.scale = nn.Parameter(torch.ones(()))
         self.layers = nn.Sequential(
-            nn.Linear(features + 1, hidden), nn.GELU(), nn.Linear(hidden, hidden), nn.GELU(), nn.Linear(hidden, 1)
+            nn.Linear((1 + BINS) * inputs, hidden), nn.GELU(), nn.Linear(hidden, hidden), nn.GELU(), nn.Linear(hidden, 1)
         )
         last = self.layers[-1]
         assert isinstance(last, nn.Linear)
@@ -39,20 +50,32 @@ class EvidenceHead(nn.Module):
         nn.init.zeros_(last.bias)
 
     def standardize(self, evidence: Float[Tensor, "context candidate feature"], base: Tensor, real: Tensor) -> None:
-        """Takes mean and deviation from these candidates; `real` [context, candidate] leaves padding out."""
+        """Takes mean, deviation and quantiles from these candidates; `real` [context, candidate] leaves padding out."""
         rows = torch.cat([evidence, base[..., None]], -1)[real]
         self.mean.copy_(rows.mean(0))
         deviation = rows.std(0, correction=0)
-        constant = deviation < 1e-6  # says nothing here, and must not be blown up where it differs later
+        constant = deviation < _CONSTANT  # says nothing here, and must not be blown up where it differs later
         self.deviation.copy_(torch.where(constant, 1.0, deviation.clamp_min(1e-3)))
+        spread = rows[:: -(-len(rows) // _QUANTILE_ROWS)]
+        self.edges.copy_(torch.quantile(spread, torch.linspace(0, 1, BINS + 1), dim=0))
 
     def forward(
         self, evidence: Float[Tensor, "context candidate feature"], base: Float[Tensor, "context candidate"]
     ) -> Float[Tensor, "context candidate"]:
         """Logits; meaningless where the pool is padding."""
         rows = torch.cat([evidence, base[..., None]], -1)
-        moved: Tensor = self.layers((rows - self.mean) / self.deviation)
+        inputs = torch.cat([(rows - self.mean) / self.deviation, *self.encoded(rows)], -1)
+        moved: Tensor = self.layers(inputs)
         return self.scale * base + moved.squeeze(-1)
+
+    def encoded(self, rows: Float[Tensor, "... input"]) -> list[Tensor]:
+        """By bin: how far each input is through it, less a half, from -1/2 before the bin to 1/2 behind it; a bin of no width says nothing."""
+        low, width = self.edges[:-1], self.edges.diff(dim=0)
+        empty = width < _CONSTANT
+        return [
+            torch.where(empty[b], 0.0, (rows - low[b]) / torch.where(empty[b], 1.0, width[b])).clamp(0, 1) - 0.5
+            for b in range(BINS)
+        ]
 
 
 def listwise_loss(
