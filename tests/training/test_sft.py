@@ -147,7 +147,8 @@ def test_inputs_are_encoded_by_how_far_they_are_through_each_bin() -> None:
     rows = torch.tensor([[2.25, 0.0], [-7.0, 3.0], [90.0, 0.0]])
     encoded = torch.stack(head.encoded(rows), 1)  # [row, bin, input]
     assert encoded[0, :, 0].tolist() == [0.5, 0.5, -0.25] + [-0.5] * (BINS - 3)
-    assert encoded[1, :, 0].tolist() == [-0.5] * BINS and encoded[2, :, 0].tolist() == [0.5] * BINS
+    assert encoded[1, :, 0].tolist() == [-0.5] * BINS
+    assert encoded[2, :, 0].tolist() == [0.5] * BINS
     assert not (encoded[:, :, 1] - encoded[0, 0, 1]).any(), "an input that never varied says nothing when it does"
 
 

@@ -69,7 +69,7 @@ class EvidenceHead(nn.Module):
         return self.scale * base + moved.squeeze(-1)
 
     def encoded(self, rows: Float[Tensor, "... input"]) -> list[Tensor]:
-        """By bin: how far each input is through it, less a half, from -1/2 before the bin to 1/2 behind it; a bin of no width says nothing."""
+        """By bin: how far each input is through it, from -1/2 before the bin to 1/2 behind it; a bin of no width says nothing."""
         low, width = self.edges[:-1], self.edges.diff(dim=0)
         empty = width < _CONSTANT
         return [

@@ -52,8 +52,8 @@ def _every() -> Iterable[Arm]:
             yield _ppo(f"ppo-{reward}-r{weight}", "claim", reward, told, *changes)
     yield _ppo("ppo-item", "claim", "item", "", "ppo.learn=evidence")
     yield _repetition("ppo-joint-rep-r3", "joint", 3)
-    for weight in (1, 3, 8):
-        yield _repetition(f"ppo-joint-rep-r{weight}-d0", "joint", weight, diversity=0)
+    for price in (1, 1.25, 1.5, 3):
+        yield _repetition(f"ppo-joint-rep-r{price:g}-d0", "joint", price, diversity=0)
     yield _repetition("ppo-page-rep-r3", "page", 3)
     yield _repetition("ppo-page-rep-r3-d0", "page", 3, diversity=0)
     yield _repetition("ppo-item-rep", "item", 3)
@@ -77,9 +77,9 @@ def _ppo(name: str, group: str, reward: str, setting: str, *changes: str) -> Arm
     return Arm(name, group, "ppo", reward, setting, (*BUDGET, *MIXES[reward], *changes))
 
 
-def _repetition(name: str, reward: str, redundancy: int, diversity: int = 1) -> Arm:
+def _repetition(name: str, reward: str, redundancy: float, diversity: int = 1) -> Arm:
     """An arm that learns repetition alone; without diversity it has no reason to avoid what is merely alike."""
-    weights = (f"redundancy={redundancy}", f"diversity={diversity}")
+    weights = (f"redundancy={redundancy:g}", f"diversity={diversity}")
     settings = ("ppo.learn=repetition", *(f"reward.{weight}" for weight in weights))
     return _ppo(name, "claim", reward, ", ".join(("learn=repetition", *weights)), *settings)
 
