@@ -212,7 +212,7 @@ def random_policy(items: int, dims: int = 128) -> tuple[Any, int]:
     content = np.random.default_rng(5).normal(size=(items, 16)).astype(np.float32) / 16
     net = PolicyNet(ModelConfig(dims=dims), content, features).eval()
     with torch.no_grad():
-        for weight in (net.page_head.weight, net.evidence.layers[-1].weight):
+        for weight in (net.page_head.weight, net.evidence.outer[-1].weight):
             weight.normal_(std=0.3)
     return net, features
 

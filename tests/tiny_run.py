@@ -70,7 +70,7 @@ def wake(net: PolicyNet) -> None:
     """Gives the two heads that start at zero some weights."""
     torch.manual_seed(1)
     torch.nn.init.normal_(net.page_head.weight, std=0.5)
-    torch.nn.init.normal_(net.evidence.layers[-1].weight, std=0.1)
+    torch.nn.init.normal_(net.evidence.outer[-1].weight, std=0.1)
 
 
 def wake_page(net: PolicyNet, run: Run) -> None:

@@ -35,7 +35,7 @@ def make(seed: int = 0, wake: bool = False, blind: bool = False) -> PolicyNet:
     net = PolicyNet(CONFIG.model, CONTENT, len(NAMES), blind=blind).eval()
     if wake:
         torch.nn.init.normal_(net.page_head.weight, std=0.5)
-        torch.nn.init.normal_(net.evidence.layers[-1].weight, std=0.5)
+        torch.nn.init.normal_(net.evidence.outer[-1].weight, std=0.5)
         torch.nn.init.normal_(net.ids.weight, std=0.5)
         torch.nn.init.normal_(net.bias, std=0.5)
     return net

@@ -113,7 +113,7 @@ def test_everything_can_be_trained(run: Run) -> None:
     learner, contexts_of, desk, _ = stage(run, config)
     list(ppo(learner, contexts_of, one_theme, config, desk, 0))
     changed = {n for n, p in learner.net.named_parameters() if not torch.equal(p, dict(run.net.named_parameters())[n])}
-    assert {"ids.weight", "evidence.layers.0.weight", "page_head.weight", "page_evidence.linear.weight"} <= changed
+    assert {"ids.weight", "evidence.inner.weight", "page_head.weight", "page_evidence.linear.weight"} <= changed
     config = FAST.model_copy(update={"learn": "repetition", "iterations": 2})
     page_only, contexts_of, desk, _ = stage(run, config)
     list(ppo(page_only, contexts_of, one_theme, config, desk, 0))

@@ -16,23 +16,26 @@ from torch import Tensor, nn
 from pagellm.types import F32
 
 BINS = 8
-"""Bins of an input of the evidence head, with equally many candidates each: more data bear more, few contexts bear no finer ones."""
+"""Bins of an input of the evidence head at most, with equally many candidates each."""
+
+CONTEXTS_A_BIN = 1_250
+"""A head that learns from fewer contexts has no bins, one that learns from twice as many has two: a hundred contexts overfit any."""
 
 _CONSTANT = 1e-6  # widths and deviations below are none
 _QUANTILE_ROWS = 200_000  # candidates that quantiles are taken from
 
 
 class EvidenceHead(nn.Module):
-    """logit = scale · base + MLP(evidence, base), each input standardized and, beside it, as its way through the bins of its quantiles.
+    """logit = scale · base + MLP(evidence, base), each input standardized and, where contexts suffice, as its way through bins.
 
-    `base` is the language model's log-probability over the pool; it also enters the MLP, so that evidence and model may interact. Bins are
-    the piecewise linear encoding of Gorishniy, Rubachev and Babenko (2022, equation 1): counts and cosines crowd near zero, where a
-    standardized input moves too little to be bent.
+    `base` is the language model's log-probability over the pool; it also enters the MLP, so that evidence and model may interact. Bins lie
+    between quantiles of the candidates: the piecewise linear encoding of Gorishniy, Rubachev and Babenko (2022, equation 1). Counts and
+    cosines crowd near zero, where a standardized input moves too little to be bent.
     """
 
     mean: Tensor
     deviation: Tensor
-    edges: Tensor  # [bin + 1, feature + 1], rising along bins
+    edges: Tensor  # [bin + 1, feature + 1], never falling along bins; a bin between equal edges is none
 
     def __init__(self, features: int, hidden: int) -> None:
         super().__init__()
@@ -41,39 +44,40 @@ class EvidenceHead(nn.Module):
         self.register_buffer("deviation", torch.ones(inputs))
         self.register_buffer("edges", torch.zeros(BINS + 1, inputs))
         self.scale = nn.Parameter(torch.ones(()))
-        self.layers = nn.Sequential(
-            nn.Linear((1 + BINS) * inputs, hidden), nn.GELU(), nn.Linear(hidden, hidden), nn.GELU(), nn.Linear(hidden, 1)
-        )
-        last = self.layers[-1]
+        self.inner = nn.Linear(inputs, hidden)
+        self.bends = nn.Linear(BINS * inputs, hidden, bias=False)
+        self.outer = nn.Sequential(nn.GELU(), nn.Linear(hidden, hidden), nn.GELU(), nn.Linear(hidden, 1))
+        last = self.outer[-1]
         assert isinstance(last, nn.Linear)
+        nn.init.zeros_(self.bends.weight)  # bins bend what is first read as it is
         nn.init.zeros_(last.weight)  # an unfitted head leaves the language model's own ranking
         nn.init.zeros_(last.bias)
 
-    def standardize(self, evidence: Float[Tensor, "context candidate feature"], base: Tensor, real: Tensor) -> None:
-        """Takes mean, deviation and quantiles from these candidates; `real` [context, candidate] leaves padding out."""
+    def standardize(self, evidence: Float[Tensor, "context candidate feature"], base: Tensor, real: Tensor, bins: int) -> None:
+        """Takes mean, deviation and quantiles from these candidates; `real` [context, candidate] leaves padding out, `bins` <= BINS."""
         rows = torch.cat([evidence, base[..., None]], -1)[real]
         self.mean.copy_(rows.mean(0))
         deviation = rows.std(0, correction=0)
         constant = deviation < _CONSTANT  # says nothing here, and must not be blown up where it differs later
         self.deviation.copy_(torch.where(constant, 1.0, deviation.clamp_min(1e-3)))
-        spread = rows[:: -(-len(rows) // _QUANTILE_ROWS)]
-        self.edges.copy_(torch.quantile(spread, torch.linspace(0, 1, BINS + 1), dim=0))
+        drawn = rows[:: -(-len(rows) // _QUANTILE_ROWS)]
+        self.edges.copy_(torch.quantile(drawn, torch.linspace(0, 1, bins + 1)[torch.arange(BINS + 1).clamp_max(bins)], dim=0))
 
     def forward(
         self, evidence: Float[Tensor, "context candidate feature"], base: Float[Tensor, "context candidate"]
     ) -> Float[Tensor, "context candidate"]:
         """Logits; meaningless where the pool is padding."""
         rows = torch.cat([evidence, base[..., None]], -1)
-        inputs = torch.cat([(rows - self.mean) / self.deviation, *self.encoded(rows)], -1)
-        moved: Tensor = self.layers(inputs)
+        plain, bent = self.inner((rows - self.mean) / self.deviation), self.bends(torch.cat(self.encoded(rows), -1))
+        moved: Tensor = self.outer(plain + bent)
         return self.scale * base + moved.squeeze(-1)
 
     def encoded(self, rows: Float[Tensor, "... input"]) -> list[Tensor]:
-        """By bin: how far each input is through it, from -1/2 before the bin to 1/2 behind it; a bin of no width says nothing."""
+        """By bin: how far each input is through it, from -1/2 before the bin to 1/2 behind it; 0 for a bin of no width."""
         low, width = self.edges[:-1], self.edges.diff(dim=0)
-        empty = width < _CONSTANT
+        wide = width > _CONSTANT
         return [
-            torch.where(empty[b], 0.0, (rows - low[b]) / torch.where(empty[b], 1.0, width[b])).clamp(0, 1) - 0.5
+            torch.where(wide[b], ((rows - low[b]) / torch.where(wide[b], width[b], 1.0)).clamp(0, 1) - 0.5, 0.0)
             for b in range(BINS)
         ]
 
@@ -112,7 +116,9 @@ def fit_listwise(
     if not len(useful):
         return
     steps = epochs * max(1, -(-len(useful) // batch))
-    head.standardize(*(torch.from_numpy(a[useful[:5_000]]) for a in (evidence, base, real)))
+    bins = min(len(useful) // CONTEXTS_A_BIN, BINS)
+    first = [torch.from_numpy(a[useful[:5_000]]) for a in (evidence, base, real)]
+    head.standardize(first[0], first[1], first[2], bins)
     optimizer = torch.optim.AdamW(head.parameters(), lr, weight_decay=1e-3)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=steps + 1)
     step = 0

@@ -236,7 +236,9 @@ def _load_weights(path: Path, net: PolicyNet) -> None:
     try:
         net.load_state_dict(weights)
     except RuntimeError as problem:  # names and shapes that are missing, left over or other
-        raise RunError(f"The weights of {path} do not fit the run's configuration. Train it again. ({problem})") from problem
+        raise RunError(
+            f"The weights of {path} do not fit the run's configuration in this version of pagellm. Train it again. ({problem})"
+        ) from problem
     net.eval()
 
 
