@@ -173,6 +173,18 @@ def test_the_head_finds_a_middle_among_values_of_all_magnitudes() -> None:
     assert (found == nearest[contexts:]).mean() > 0.85  # .97; .01 with standardized inputs alone
 
 
+def test_a_fitted_head_goes_on_as_what_it_is() -> None:
+    evidence, base, targets, real = planted()
+    head = EvidenceHead(3, 16)
+    for _ in fit_listwise(head, evidence, base, targets, real, epochs=20, batch=50, lr=1e-2, seed=0):
+        pass
+    other = evidence * 3 + 1  # figures of its own, which must not take the place of those that the weights belong to
+    with torch.no_grad():
+        before = listwise_loss(head(*map(torch.from_numpy, (other, base))), *map(torch.from_numpy, (targets, real)))
+    _, _, loss, _ = next(fit_listwise(head, other, base, targets, real, epochs=1, batch=300, lr=1e-3, seed=1))
+    assert loss == pytest.approx(float(before), rel=1e-5)
+
+
 def test_an_unfitted_head_keeps_the_language_models_order_and_nothing_to_learn_from_leaves_it_so() -> None:
     evidence, base, targets, real = planted()
     head = EvidenceHead(3, 16)

@@ -53,6 +53,11 @@ class EvidenceHead(nn.Module):
         nn.init.zeros_(last.weight)  # an unfitted head leaves the language model's own ranking
         nn.init.zeros_(last.bias)
 
+    @property
+    def fitted(self) -> bool:
+        """Whether it has learned anything."""
+        return bool(self.outer[-1].weight.any())  # type: ignore[operator]
+
     def standardize(self, evidence: Float[Tensor, "context candidate feature"], base: Tensor, real: Tensor, bins: int) -> None:
         """Takes mean, deviation and quantiles from these candidates; `real` [context, candidate] leaves padding out, `bins` <= BINS."""
         rows = torch.cat([evidence, base[..., None]], -1)[real]
@@ -107,8 +112,9 @@ def fit_listwise(
 ) -> Iterator[tuple[int, int, float, float]]:
     """Fits the head on contexts that have a target in their pool; yields (step, steps, loss, lr) after each step.
 
-    Arrays over [context, candidate]; `evidence` has a feature axis more. One-cycle learning rate (Smith and Topin 2018), AdamW.
-    The same seed gives the same weights for the same number of threads. Without such a context the head stays as it is.
+    Arrays over [context, candidate]; `evidence` has a feature axis more. One-cycle learning rate (Smith and Topin 2018), AdamW. A head that
+    was fitted before goes on: its inputs stay standardized and binned as they were, so that it begins as what it is. The same seed
+    gives the same weights for the same number of threads. Without such a context the head stays as it is.
     """
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
@@ -116,9 +122,9 @@ def fit_listwise(
     if not len(useful):
         return
     steps = epochs * max(1, -(-len(useful) // batch))
-    bins = min(len(useful) // CONTEXTS_A_BIN, BINS)
-    first = [torch.from_numpy(a[useful[:5_000]]) for a in (evidence, base, real)]
-    head.standardize(first[0], first[1], first[2], bins)
+    if not head.fitted:
+        first = [torch.from_numpy(a[useful[:5_000]]) for a in (evidence, base, real)]
+        head.standardize(first[0], first[1], first[2], min(len(useful) // CONTEXTS_A_BIN, BINS))
     optimizer = torch.optim.AdamW(head.parameters(), lr, weight_decay=1e-3)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=steps + 1)
     step = 0
