@@ -1,6 +1,7 @@
-"""The watch over a training: which policy was best so far, whether to stop, and what to say at the end. Takes statistics and sightings.
+"""The watch over a training: which policy is kept, whether to stop, and what to say at the end. Takes statistics and sightings.
 
-Knows no network: the caller keeps the weights of the best sighting.
+Kept is the policy of the best page value. The one at the start has no learned reward that speaks for it, so it gives way to the first that
+is not lower by more than a standard error (the rule of Breiman et al. 1984). Knows no network: the caller keeps the weights.
 """
 
 from __future__ import annotations
@@ -21,15 +22,16 @@ class Watch:
 
     config: PPOConfig
     curve: list[Sighting] = field(default_factory=list)
-    best: int = 0  # place in the curve
+    best: int = 0  # place in the curve of the policy that is kept
     skipped: int = 0  # updates left out
     stopped: str = ""  # why, in words; empty while it goes on
     broken: bool = False  # whether updates that are not finite stopped it
 
     def see(self, sighting: Sighting) -> bool:
-        """Takes one sighting in; True where it is the best so far. The first is the reference policy's."""
+        """Takes one sighting in; True where its policy is to be kept. The first is the reference policy's."""
         self.curve.append(sighting)
-        better = len(self.curve) == 1 or sighting.value > self.curve[self.best].value
+        least = self.curve[self.best].value - (sighting.error if self.best == 0 else 0.0)
+        better = len(self.curve) == 1 or sighting.value > least
         if better:
             self.best = len(self.curve) - 1
         elif len(self.curve) - 1 - self.best >= self.config.patience:
@@ -67,14 +69,14 @@ class Watch:
         if self.best == 0 and last.value > first.value - _SURE * last.error:
             return (
                 "watch",
-                f"no policy was better for held-out users than the one at the start ({first.value:.4f}), and at the end it was not surely "
-                f"worse ({last.value:.4f}, {_SURE:g} standard errors are {_SURE * last.error:.4f})",
+                f"every policy was worse for held-out users than the one at the start ({first.value:.4f}) by more than a standard error, "
+                f"though not surely at the end ({last.value:.4f}, {_SURE:g} standard errors are {_SURE * last.error:.4f})",
                 "The policy at the start is kept. With more held-out users (split.held_out) or more iterations a gain could be seen.",
             )
         if self.best == 0:
             return (
                 "sick",
-                f"no policy was better for held-out users than the one at the start ({first.value:.4f}; at the end {last.value:.4f}), "
+                f"every policy was worse for held-out users than the one at the start ({first.value:.4f}; at the end {last.value:.4f}), "
                 f"while the learned reward went from {self.curve[min(1, len(self.curve) - 1)].reward:.2f} to {last.reward:.2f}",
                 "The rewards do not know what these users want: look at `pagellm rewards check`. The policy at the start is kept.",
             )
@@ -86,13 +88,18 @@ class Watch:
                 f"the page value fell from {best.value:.4f} to {last.value:.4f} after iteration {best.step}: the reward was over-optimized",
                 f"The policy of iteration {best.step} is kept. A larger ppo.kl_coef or ppo.caution lets it go on for longer.",
             )
-        return (
-            "healthy",
-            f"the page value of held-out users rose from {first.value:.4f} to {best.value:.4f} ± {_SURE * best.error:.4f} "
-            f"(hits {best.hits / max(first.hits, 1e-9) - 1:+.1%}, near-duplicates {best.duplicates:.1%} of the slots, before "
-            f"{first.duplicates:.1%}) at {best.kl:.1f} nats from the reference",
-            "Judge it: pagellm evaluate RUN",
+        change = (
+            f"from {first.value:.4f} to {best.value:.4f} ± {_SURE * best.error:.4f} (hits {best.hits / max(first.hits, 1e-9) - 1:+.1%}, "
+            f"near-duplicates {best.duplicates:.1%} of the slots, before {first.duplicates:.1%}) at {best.kl:.1f} nats from the reference"
         )
+        if best.value < first.value:
+            return (
+                "watch",
+                f"held-out users do not tell what was learned from the start: the page value went {change}",
+                f"The policy of iteration {best.step} is kept, because the rewards prefer it. With more held-out users (split.held_out) a "
+                "difference could be seen.",
+            )
+        return "healthy", f"the page value of held-out users rose {change}", "Judge it: pagellm evaluate RUN"
 
     def as_json(self) -> dict[str, Any]:
         """For ppo.json: the curve of over-optimization, which sighting was kept, and the verdict."""
