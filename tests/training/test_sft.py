@@ -145,7 +145,7 @@ def test_inputs_are_encoded_by_how_far_they_are_through_each_bin() -> None:
     head.standardize(values, torch.zeros(1, BINS + 1), torch.ones(1, BINS + 1, dtype=torch.bool), BINS)
     assert head.edges[:, 0].tolist() == list(range(BINS + 1))
     rows = torch.tensor([[2.25, 0.0], [-7.0, 3.0], [90.0, 0.0]])
-    encoded = torch.stack(head.encoded(rows), 1)  # [row, bin, input]
+    encoded = head.encoded(rows)
     assert encoded[0, :, 0].tolist() == [0.5, 0.5, -0.25] + [-0.5] * (BINS - 3)
     assert encoded[1, :, 0].tolist() == [-0.5] * BINS
     assert encoded[2, :, 0].tolist() == [0.5] * BINS
@@ -153,7 +153,7 @@ def test_inputs_are_encoded_by_how_far_they_are_through_each_bin() -> None:
     head.standardize(values, torch.zeros(1, BINS + 1), torch.ones(1, BINS + 1, dtype=torch.bool), 2)
     assert head.edges[:, 0].tolist() == [0, BINS / 2] + [BINS] * (BINS - 1)
     head.standardize(values, torch.zeros(1, BINS + 1), torch.ones(1, BINS + 1, dtype=torch.bool), 0)
-    assert not torch.stack(head.encoded(rows), 1).any(), "few contexts have no bins"
+    assert not head.encoded(rows).any(), "few contexts have no bins"
 
 
 def test_the_head_finds_a_middle_among_values_of_all_magnitudes() -> None:

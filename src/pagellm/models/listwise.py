@@ -73,18 +73,16 @@ class EvidenceHead(nn.Module):
     ) -> Float[Tensor, "context candidate"]:
         """Logits; meaningless where the pool is padding."""
         rows = torch.cat([evidence, base[..., None]], -1)
-        plain, bent = self.inner((rows - self.mean) / self.deviation), self.bends(torch.cat(self.encoded(rows), -1))
+        plain, bent = self.inner((rows - self.mean) / self.deviation), self.bends(self.encoded(rows).flatten(-2))
         moved: Tensor = self.outer(plain + bent)
         return self.scale * base + moved.squeeze(-1)
 
-    def encoded(self, rows: Float[Tensor, "... input"]) -> list[Tensor]:
-        """By bin: how far each input is through it, from -1/2 before the bin to 1/2 behind it; 0 for a bin of no width."""
+    def encoded(self, rows: Float[Tensor, "... input"]) -> Float[Tensor, "... bin input"]:
+        """How far each input is through each bin, from -1/2 before the bin to 1/2 behind it; 0 for a bin of no width."""
         low, width = self.edges[:-1], self.edges.diff(dim=0)
         wide = width > _CONSTANT
-        return [
-            torch.where(wide[b], ((rows - low[b]) / torch.where(wide[b], width[b], 1.0)).clamp(0, 1) - 0.5, 0.0)
-            for b in range(BINS)
-        ]
+        through = (rows[..., None, :] - low) / torch.where(wide, width, 1.0)
+        return (through.clamp(0, 1) - 0.5) * wide
 
 
 def listwise_loss(
