@@ -183,7 +183,7 @@ def check_seeds(folders: Sequence[Path]) -> list[int]:
                 f"{facts['fingerprint'][:12]}…; {data['name']}, {data['fingerprint'][:12]}…). Judge them one by one."
             )
         ours, theirs = config.model_dump(), other.model_dump()
-        differing = [key for key in ours if ours[key] != theirs[key] and key not in ("seed", "threads")]
+        differing = [key for key in ours if ours[key] != theirs[key] and key not in ("seed", "threads", "device")]
         if differing:
             raise RunError(
                 f"The runs {folders[0]} and {folder} were trained with other settings in: {', '.join(differing)}. Several runs are "

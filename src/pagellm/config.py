@@ -217,6 +217,9 @@ class RunConfig(_Section):
     threads: int = Field(
         0, ge=0, le=1_024, description="CPU threads, 0 for all cores; weights are bit-identical for equal threads"
     )
+    device: str = Field(
+        "cpu", max_length=40, description="where networks are trained and write: cpu, cuda, or cuda:1 for the second GPU"
+    )
     split: SplitConfig = SplitConfig()
     candidates: CandidateConfig = CandidateConfig()
     model: ModelConfig = ModelConfig()

@@ -98,9 +98,8 @@ class SmallBackbone(nn.Module):
             bias = x.new_zeros(n, 1, 1, width + (capacity if pages == 1 else 0))
             bias[:, 0, 0, :width].masked_fill_(padding, -torch.inf)
         cos, sin = rotation((torch.arange(capacity, device=x.device)[:, None] + lengths).flatten(), self.shape)
-        both = torch.tensor([(dims // self.shape.heads) ** -0.5, 1.0], device=x.device)[
-            :, None, None
-        ]  # queries are scaled, keys are not
+        both = x.new_ones(2, 1, 1)
+        both[0] = (dims // self.shape.heads) ** -0.5  # queries are scaled, keys are not
         cos, sin = (a.view(capacity, n, 1, 1, 1, dims // self.shape.heads) * both for a in (cos, sin))
         room = (n, pages, self.shape.heads, begin + capacity, dims // self.shape.heads)
         keys, values = (list(half) for half in x.new_zeros(2, len(self.blocks), *room))

@@ -22,6 +22,7 @@ from pagellm.layout.spec import Layout
 from pagellm.models.choices import EMPTY
 from pagellm.models.codec import Prompts, encode
 from pagellm.models.decoding import Forced, Writing, Written, write_pages
+from pagellm.models.device import tensor_for
 from pagellm.models.page_scorer import PageScorer, context_logits
 from pagellm.models.policy import PolicyNet
 from pagellm.models.pools import policy_pool, pool_logprobs, read_contexts
@@ -137,16 +138,13 @@ class LanguagePolicy:
         net = self.net
         with torch.no_grad():
             h = read_contexts(net, drawn.contexts, self.run.config.model.max_history)
-            base = torch.from_numpy(pool_logprobs(net, h, drawn.pool))[:1]
-            evidence = torch.from_numpy(drawn.evidence[:1])
+            base = tensor_for(net, pool_logprobs(net, h, drawn.pool))[:1]
+            evidence = tensor_for(net, drawn.evidence[:1])
             full = net.evidence(evidence, base)[0]
             without = {"language model": net.evidence(evidence, torch.full_like(base, float(net.evidence.mean[-1])))[0]}
-            every = self.run.evidence.names
             for group in self.run.evidence.groups:
-                columns = [every.index(name) for name in GROUPS[group]]
-                flat = evidence.clone()
-                flat[..., columns] = net.evidence.mean[columns]
-                without[group] = net.evidence(flat, base)[0]
+                inside = tensor_for(net, np.isin(self.run.evidence.names, GROUPS[group]))
+                without[group] = net.evidence(torch.where(inside, net.evidence.mean[:-1], evidence), base)[0]
         return {
             f"r{s.row}c{s.col}": {
                 part: round(float(full[place[s.item]] - other[place[s.item]]), 4) for part, other in without.items()
@@ -181,14 +179,14 @@ class LanguagePolicy:
         exclude = np.stack([np.isin(row, page.exclude) & (row != NO_ITEM) for row, page in zip(drawn.pool, pages, strict=True)])
         shown = np.stack([_times_shown(row, page) for row, page in zip(drawn.pool, pages, strict=True)])
         masks = PageMasks(self.rules, *(np.repeat(a, group, 0) for a in (drawn.pool, exclude, shown)))
-        items, codes = torch.from_numpy(prompts.items), torch.from_numpy(prompts.codes)
+        items, codes = tensor_for(net, prompts.items), tensor_for(net, prompts.codes)
         with torch.inference_mode():
             scorer = PageScorer(
                 net.eval(),
                 net.embed(items, codes),
-                torch.from_numpy(prompts.lengths),
-                torch.from_numpy(drawn.pool.astype(np.int64)),
-                torch.from_numpy(drawn.evidence),
+                tensor_for(net, prompts.lengths),
+                tensor_for(net, drawn.pool.astype(np.int64)),
+                tensor_for(net, drawn.evidence),
                 group,
                 self.rules.places,
                 first_row=None if self.layout.order == "policy" else 0,
@@ -205,7 +203,7 @@ def candidate_logits(
     seconds, leaves out what was not known strictly before a context's time.
     """
     pool, _, logits = _read_candidates(run, contexts, allowed, net or run.net, since)
-    return pool, logits.numpy()
+    return pool, logits.cpu().numpy()
 
 
 @torch.no_grad()
@@ -216,8 +214,8 @@ def _read_candidates(
     config = run.config
     h = read_contexts(net, contexts, config.model.max_history)
     pool = policy_pool(net, h, run.evidence, contexts, config.candidates, allowed, config.split.repeats, since)
-    features = torch.from_numpy(run.evidence.features(contexts, pool))
-    return pool, features, context_logits(net, h, torch.from_numpy(pool.astype(np.int64)), features)
+    features = tensor_for(net, run.evidence.features(contexts, pool))
+    return pool, features, context_logits(net, h, tensor_for(net, pool.astype(np.int64)), features)
 
 
 @dataclass(frozen=True)
@@ -244,7 +242,7 @@ class PolicyRanker:
         for begin in range(0, len(contexts), _CHUNK):
             some = contexts.take(np.arange(begin, min(begin + _CHUNK, len(contexts))))
             pool, features, logits = _read_candidates(self.run, some, self.candidates, net, self.since)
-            order = np.argsort(-logits.numpy(), axis=1, kind="stable")  # padding has logit -inf, so it comes last
+            order = np.argsort(-logits.cpu().numpy(), axis=1, kind="stable")  # padding has logit -inf, so it comes last
             if net.writes_pages:
                 order = _page_first(self._page(net, some, pool, features), order)
             order = order[:, :k]
@@ -257,8 +255,8 @@ class PolicyRanker:
         slots = self.run.config.pairs.slots
         rules = compile_layout(Layout.single_row(slots), self.run.catalog, int(contexts.time.max(initial=0)))
         prompts = encode(contexts, self.run.config.model.max_history)
-        items, codes, lengths = (torch.from_numpy(a) for a in (prompts.items, prompts.codes, prompts.lengths))
-        places = torch.from_numpy(pool.astype(np.int64))
+        items, codes, lengths = (tensor_for(net, a) for a in (prompts.items, prompts.codes, prompts.lengths))
+        places = tensor_for(net, pool.astype(np.int64))
         scorer = PageScorer(net.eval(), net.embed(items, codes), lengths, places, features, 1, slots, first_row=0)
         masks = PageMasks(rules, pool)
         return write_pages(scorer, masks, (len(contexts), 1), Writing(logprobs=False), np.random.default_rng(0)).choice[:, 0]

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from pagellm.models.device import tensor_for
 from pagellm.types import F32
 
 BINS = 8
@@ -130,7 +131,7 @@ def fit_listwise(
         order = rng.permutation(useful)
         for begin in range(0, len(order), batch):
             some = np.sort(order[begin : begin + batch])
-            e, b, t, r = (torch.from_numpy(a[some]) for a in (evidence, base, targets, real))
+            e, b, t, r = (tensor_for(head, a[some]) for a in (evidence, base, targets, real))
             loss = listwise_loss(head(e, b), t, r)
             optimizer.zero_grad()
             loss.backward()

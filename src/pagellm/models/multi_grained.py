@@ -25,6 +25,7 @@ from torch import Tensor
 from pagellm.config import RewardConfig
 from pagellm.data.look import Look
 from pagellm.data.page_relations import page_relations
+from pagellm.models.device import device_of, tensor_for
 from pagellm.models.page_inputs import PageInputs, PageReader
 from pagellm.models.reward import FAMILIES, RewardNet
 from pagellm.types import F32, F64, I32, NO_ITEM, PageBatch
@@ -84,26 +85,30 @@ class RewardModel:
         before = np.tile(np.tri(size, dtype=bool), (len(pages), 1))
         prefixes = np.where(before, np.repeat(pages.items, size, 0), NO_ITEM).astype(np.int32)
         relations = page_relations(prefixes, pages.contexts, np.repeat(pages.place, size), self.reader.likeness)
-        costs = self.net.costs(torch.from_numpy(relations)).mean(-1).numpy() * (prefixes != NO_ITEM)[..., None]
+        costs = self.net.costs(tensor_for(self.net, relations)).mean(-1).cpu().numpy() * (prefixes != NO_ITEM)[..., None]
         costs = np.diff(
             costs.sum(1, dtype=np.float64).reshape(*pages.items.shape, -1), axis=1, prepend=0.0
         )  # [page, slot, family]
         costs /= np.maximum((pages.items != NO_ITEM).sum(1), 1)[:, None, None]
         values = scores.page[:, :, : -costs.shape[2]]
-        return np.asarray(values.mean(3, dtype=np.float64).sum(2) - costs @ self.scale.numpy()[-costs.shape[2] :], np.float64)
+        return np.asarray(
+            values.mean(3, dtype=np.float64).sum(2) - costs @ self.scale.cpu().numpy()[-costs.shape[2] :], np.float64
+        )
 
     @property
     def scale(self) -> Float[Tensor, " family"]:
         """What a family's score counts in the page reward: weight / spread."""
-        return torch.tensor([getattr(self.config, name) for name in FAMILIES]) / self.net.spread
+        weights = torch.tensor([getattr(self.config, name) for name in FAMILIES])
+        return weights.to(self.net.spread.device) / self.net.spread
 
     @torch.no_grad()
     def of_inputs(self, inputs: PageInputs) -> Scores:
         """Scores of pages that are already read: the item trunk runs once for all heads."""
+        inputs = inputs.to(device_of(self.net))
         vectors = self.net.item_vectors(inputs.items)
         page = self.net.page_parts(inputs, vectors) * self.scale[:, None]
         base = -float((self.scale * self.net.center).sum())
-        return Scores(page.numpy(), base, self.net.item_parts(inputs, vectors).numpy())
+        return Scores(page.cpu().numpy(), base, self.net.item_parts(inputs, vectors).cpu().numpy())
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from pagellm.models.choices import EMPTY
 from pagellm.models.codec import encode
 from pagellm.models.composer import LanguagePolicy
 from pagellm.models.decoding import Forced, Writing, blank_trace, write_pages
+from pagellm.models.device import device_of, tensor_for
 from pagellm.models.page_scorer import PageScorer
 from pagellm.models.pools import policy_pool, read_contexts
 from pagellm.models.whole_pages import WrittenPages, distributions, page_logits, reference_logits
@@ -54,7 +55,7 @@ def page_chances(
     place = _places(pool, items)
     logged = _distributions(policy, contexts, pool, evidence, 1, Forced(place[:, None]), rng)
     own = _distributions(policy, contexts, pool, evidence, pages, None, rng)
-    return PageChances(pool, place, logged[:, 0].numpy(), own.mean(1).numpy())
+    return PageChances(pool, place, logged[:, 0].cpu().numpy(), own.mean(1).cpu().numpy())
 
 
 def _pool(policy: LanguagePolicy, contexts: Contexts, since: I64 | None) -> I32:
@@ -85,8 +86,8 @@ def _distributions(
     allowed."""
     net, rules, temperature = policy.net.eval(), policy.rules, policy.writing.temperature
     prompts = encode(contexts, policy.run.config.model.max_history)
-    items, codes, lengths = (torch.from_numpy(a) for a in (prompts.items, prompts.codes, prompts.lengths))
-    groups, candidates, features = (len(pool), group), torch.from_numpy(pool.astype(np.int64)), torch.from_numpy(evidence)
+    items, codes, lengths = (tensor_for(net, a) for a in (prompts.items, prompts.codes, prompts.lengths))
+    groups, candidates, features = (len(pool), group), tensor_for(net, pool.astype(np.int64)), tensor_for(net, evidence)
     masks = PageMasks(rules, np.repeat(pool, group, 0))
     bias = torch.from_numpy(masks.bias).view(*groups, -1) if masks.bias.any() else None
     scorer = PageScorer(net, net.embed(items, codes), lengths, candidates, features, group, rules.places, first_row=0)
@@ -95,7 +96,7 @@ def _distributions(
     choice = torch.from_numpy(written.choice)
     pages = WrittenPages(
         items, codes, lengths, candidates, features, choice, trace.layout_row, trace.allowed, bias, tuple(trace.starts)
-    )
+    ).to(device_of(net))
     logits = page_logits(net, pages) if net.writes_pages else reference_logits(net, pages)
     every = distributions(logits, pages, temperature).exp()
     return torch.where(pages.allowed.any(-1, keepdim=True), every, 0.0)

@@ -17,6 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from pagellm.data.likeness import Likeness
+from pagellm.models.device import tensor_for
 
 BEFORE = ("title_before", "kin_before", "alike_before", "nearest_before", "theme_before", "brand_before", "filled", "opinion")
 """Largest title cosine with a slot before; near-duplicates before, as log(1 + n); mean and largest content cosine; shares of the slots
@@ -70,8 +71,8 @@ class PageEvidence(nn.Module):
     def attach(self, likeness: Likeness) -> None:
         """Takes what items are compared by."""
         self.alike = likeness.alike
-        self.titles, self.vectors = torch.from_numpy(likeness.titles), torch.from_numpy(likeness.vectors)
-        self.codes = torch.from_numpy(np.stack([likeness.groups, likeness.themes, likeness.brands], 1).astype(np.int64))
+        self.titles, self.vectors = tensor_for(self, likeness.titles), tensor_for(self, likeness.vectors)
+        self.codes = tensor_for(self, np.stack([likeness.groups, likeness.themes, likeness.brands], 1).astype(np.int64))
 
     def pool(self, pool: Int[Tensor, "context candidate"], base: Float[Tensor, "context candidate"]) -> Pool:
         """What is read once a context; `base` are the logits before anything stands on the page."""
@@ -92,7 +93,7 @@ class PageEvidence(nn.Module):
         """Counts one more slot a page; negative choices left it empty."""
         pairs = self._pairs(pool, choice[..., None])[:, :, 0]
         so_far.filled = so_far.filled + (choice >= 0)
-        so_far.largest = torch.maximum(so_far.largest, pairs[..., [0, 2]])
+        so_far.largest = torch.maximum(so_far.largest, pairs[..., :3:2])
         so_far.total = so_far.total + pairs[..., 1:]
 
     def addition(self, so_far: SoFar, pool: Pool) -> Float[Tensor, "context page candidate"]:
@@ -104,7 +105,7 @@ class PageEvidence(nn.Module):
         pairs = self._pairs(pool, choice)
         pairs = torch.cat([torch.zeros_like(pairs[:, :, :1]), pairs[:, :, :-1]], 2)
         filled = (choice >= 0).cumsum(2) - (choice >= 0).int()
-        return self._add(filled.float(), pairs[..., [0, 2]].cummax(2).values, pairs[..., 1:].cumsum(2), pool)
+        return self._add(filled.float(), pairs[..., :3:2].cummax(2).values, pairs[..., 1:].cumsum(2), pool)
 
     def _pairs(self, pool: Pool, choice: Int[Tensor, "context page slot"]) -> Float[Tensor, "context page slot candidate 5"]:
         """What each candidate is to the item in each slot; zeros for empty slots."""

@@ -19,6 +19,7 @@ from pagellm.data.evidence import NAMES, Evidence
 from pagellm.data.likeness import Likeness
 from pagellm.data.page_relations import RELATIONS, page_relations
 from pagellm.errors import DataError
+from pagellm.models.device import tensor_for
 from pagellm.models.policy import PolicyNet
 from pagellm.models.pools import read_contexts
 from pagellm.types import F32, I32, I64, NO_ITEM, Bool, Contexts
@@ -45,6 +46,10 @@ class PageInputs:
 
     def __len__(self) -> int:
         return len(self.look)
+
+    def to(self, device: torch.device) -> PageInputs:
+        """The same on a device."""
+        return PageInputs(*(a.to(device) for a in (self.items, self.relations, self.look, self.real)))
 
 
 @dataclass(frozen=True)
@@ -120,13 +125,13 @@ class PageReader:
         h = read_contexts(self.net, contexts, self.max_history)
         if self.net.blind:
             h = torch.zeros_like(h)
-        places = torch.from_numpy(pool.astype(np.int64)).clamp_min(0)
+        places = tensor_for(self.net, pool.astype(np.int64)).clamp_min(0)
         table = self.net.item_vectors()
         whole = torch.cat([(some @ table.T + self.net.bias).logsumexp(-1) for some in h.split(_CHUNK)])
         logits = torch.einsum("ncd,nd->nc", table[places], h) + self.net.bias[places]
         base = logits - whole[:, None]
-        opinion = self.net.evidence(torch.from_numpy(evidence), base)
-        out = np.concatenate([evidence, base[..., None].numpy(), opinion[..., None].numpy()], 2)
+        opinion = self.net.evidence(tensor_for(self.net, evidence), base)
+        out = np.concatenate([evidence, base[..., None].cpu().numpy(), opinion[..., None].cpu().numpy()], 2)
         out[pool == NO_ITEM] = 0
         return np.asarray(out, np.float32)
 

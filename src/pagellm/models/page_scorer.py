@@ -62,13 +62,14 @@ class PageScorer:
             self._so_far = net.page_evidence.blank(self._pool, pages)
 
     def logits(self) -> Tensor:
-        """Shape [context, page, candidate]."""
+        """Shape [context, page, candidate], on the CPU, where masks are: choosing is rules, not arithmetic."""
         base = self._base[:, None].expand(-1, self._pages, -1)
-        return base if self._delta is None else base + self._delta
+        return (base if self._delta is None else base + self._delta).cpu()
 
     def read(self, choice: Tensor, row: Tensor) -> None:
         """One step of the backbone on the sum of both vectors, so that a page of 20 items is 20 steps."""
         self._delta = None
+        choice, row = choice.to(self._base.device), row.to(self._base.device)
         if self._reads:
             self._delta = self._net.page_head(self._step(choice, row)) @ self._vectors.mT
         if self._pool is not None:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from pagellm.config import ModelConfig
 from pagellm.models.backbone import BackboneShape, Cache, SmallBackbone
 from pagellm.models.codec import ASK, GAPS, Prompts
+from pagellm.models.device import tensor_for
 from pagellm.models.listwise import EvidenceHead
 from pagellm.models.page_evidence import PageEvidence
 from pagellm.types import F32, Event
@@ -120,7 +121,7 @@ class PolicyNet(nn.Module):
 
     def read(self, prompts: Prompts, table: Tensor | None = None) -> Float[Tensor, "context token dim"]:
         """Hidden vectors of whole prompts."""
-        items, codes = (torch.from_numpy(a).to(self.bias.device) for a in (prompts.items, prompts.codes))
+        items, codes = (tensor_for(self, a) for a in (prompts.items, prompts.codes))
         hidden: Tensor = self.backbone(self.dropout(self.embed(items, codes, table)))
         return hidden
 
@@ -147,7 +148,7 @@ class PolicyNet(nn.Module):
     def favorites(self, h: Float[Tensor, "context dim"], k: int, allowed: np.ndarray) -> Int[Tensor, "context candidate"]:
         """The k allowed items that the language model finds most probable. Reads all item vectors."""
         logits = h @ self.item_vectors().T + self.bias
-        logits = logits.masked_fill(~torch.from_numpy(allowed).to(h.device), -torch.inf)
+        logits = logits.masked_fill(~tensor_for(self, allowed), -torch.inf)
         return logits.topk(min(k, int(allowed.sum())), -1).indices
 
     @property

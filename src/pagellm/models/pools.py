@@ -11,6 +11,7 @@ from pagellm.config import CandidateConfig
 from pagellm.data.candidates import draw_pool
 from pagellm.data.evidence import Evidence
 from pagellm.models.codec import encode
+from pagellm.models.device import device_of, tensor_for
 from pagellm.models.policy import PolicyNet
 from pagellm.types import F32, I32, I64, Bool, Contexts
 
@@ -21,7 +22,7 @@ def read_contexts(net: PolicyNet, contexts: Contexts, max_history: int) -> Float
     """h_context of every context, in chunks of like length."""
     net.eval()
     order = np.argsort(np.minimum(contexts.stop - contexts.start, max_history), kind="stable")
-    out = torch.empty(len(contexts), net.dims)
+    out = torch.empty(len(contexts), net.dims, device=device_of(net))
     for begin in range(0, len(order), _CHUNK):
         some = order[begin : begin + _CHUNK]
         out[torch.from_numpy(some)] = net.context_vectors(encode(contexts.take(some), max_history))
@@ -43,15 +44,15 @@ def policy_pool(
     favorites = None
     if config.policy and "policy" not in config.drop:
         parts = [net.favorites(some, config.policy, allowed) for some in h.split(_CHUNK)]
-        favorites = torch.cat(parts).numpy().astype(np.int32)
+        favorites = torch.cat(parts).cpu().numpy().astype(np.int32)
     return draw_pool(evidence, contexts, config, allowed, favorites, repeats, since)
 
 
 @torch.no_grad()
 def pool_logprobs(net: PolicyNet, h: Float[Tensor, "context dim"], pool: I32) -> F32:
     """`PolicyNet.base_logprobs` in chunks. Padding gets the row's smallest value, so that no -inf enters a network."""
-    places = torch.from_numpy(pool.astype(np.int64))
+    places = tensor_for(net, pool.astype(np.int64))
     parts = [net.base_logprobs(a, b) for a, b in zip(h.split(_CHUNK), places.split(_CHUNK), strict=True)]
-    base = torch.cat(parts).numpy()
+    base = torch.cat(parts).cpu().numpy()
     floor = np.where(pool >= 0, base, np.inf).min(axis=1, keepdims=True)
     return np.where(pool >= 0, base, np.where(np.isfinite(floor), floor, 0)).astype(np.float32)

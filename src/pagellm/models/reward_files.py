@@ -9,6 +9,7 @@ from typing import Any
 
 from pagellm.data.look import Look
 from pagellm.errors import RunError
+from pagellm.models.device import device_of
 from pagellm.models.multi_grained import MultiGrainedReward, RewardModel, Whitening
 from pagellm.models.page_inputs import PageReader
 from pagellm.models.reward import RewardNet
@@ -90,7 +91,7 @@ def load_rewards(run: Run) -> tuple[MultiGrainedReward, RewardFacts]:
     """
     config = run.config
     reader = PageReader(run.net, run.evidence, run.likeness, run.catalog.shown, config.model.max_history)
-    net = RewardNet(config.reward, config.split.repeats, len(reader.columns))
+    net = RewardNet(config.reward, config.split.repeats, len(reader.columns)).to(device_of(run.net))
     facts = read_rewards(run.folder, net)
     for name, digest in made_with(run).items():
         if facts.made_with.get(name) != digest:

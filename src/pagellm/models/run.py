@@ -39,6 +39,7 @@ from pagellm.data.splits import Split, make_split
 from pagellm.data.whole_files import aside_of, refusals, remove, write_bytes
 from pagellm.errors import RunError, UsageError
 from pagellm.layout.spec import Layout
+from pagellm.models.device import device_for
 from pagellm.models.huggingface import HuggingFaceBackbone, pretrained_policy, stored_policy
 from pagellm.models.model_files import read_architecture
 from pagellm.models.policy import PolicyNet
@@ -220,7 +221,7 @@ def open_run(folder: Path) -> Run:
     facts = read_json(folder / "data.json")
     reads_pages = IMPRESSIONS in facts.get("evidence", ())  # runs from before there was such evidence name no groups
     evidence = make_evidence(catalog, split, content, config, shown if reads_pages else None)
-    net = _net_of(folder, config, content, len(evidence.names))
+    net = _net_of(folder, config, content, len(evidence.names)).to(device_for(config))
     _load_weights(folder / POLICY, net)
     renewed = None
     if (folder / RENEWED).exists():
@@ -354,8 +355,10 @@ def make_net(config: RunConfig, content: F32, catalog: Catalog, columns: int = l
     model's own."""
     torch.manual_seed(config.seed)
     if config.model.backbone == "small":
-        return PolicyNet(config.model, content, columns, blind="policy" in config.candidates.drop)
-    return pretrained_policy(config, content, columns, catalog)
+        net = PolicyNet(config.model, content, columns, blind="policy" in config.candidates.drop)
+    else:
+        net = pretrained_policy(config, content, columns, catalog)
+    return net.to(device_for(config))
 
 
 def _head_begin(config: RunConfig) -> float:

@@ -33,6 +33,13 @@ class WrittenPages:
     bias: Float[Tensor, "context page candidate"] | None  # boost and bury
     starts: tuple[RowChoice, ...]  # where the policy chose rows
 
+    def to(self, device: torch.device) -> WrittenPages:
+        """The same on a device."""
+        names = ("prompts", "codes", "lengths", "pool", "evidence", "choice", "layout_row", "allowed")
+        moved = {name: getattr(self, name).to(device) for name in names}
+        bias = None if self.bias is None else self.bias.to(device)
+        return replace(self, **moved, bias=bias, starts=tuple(start.of(lambda a: a.to(device)) for start in self.starts))
+
     def take(self, contexts: Int[Tensor, " some"]) -> WrittenPages:
         """The pages of these contexts."""
         width = int(self.lengths[contexts].max())
@@ -53,7 +60,7 @@ class WrittenPages:
         """One page of each context, as groups of one."""
 
         def of(a: Tensor) -> Tensor:
-            return a[torch.arange(len(page)), page][:, None]
+            return a[torch.arange(len(page), device=page.device), page][:, None]
 
         starts = tuple(start.of(of) for start in self.starts)
         choice, layout_row, allowed = (of(a) for a in (self.choice, self.layout_row, self.allowed))
@@ -133,5 +140,5 @@ def logprobs_of(
         some = start.allowed.any(-1, keepdim=True)
         rows = torch.where(some, values.masked_fill(~start.allowed, -torch.inf), 0.0).log_softmax(-1)
         row = rows.gather(-1, start.choice.clamp_min(0)[..., None]).squeeze(-1)
-        out = out.index_add(2, torch.tensor([start.slot]), torch.where(start.waiting, row, 0.0)[..., None])
+        out = out.index_add(2, torch.full((1,), start.slot, device=out.device), torch.where(start.waiting, row, 0.0)[..., None])
     return out

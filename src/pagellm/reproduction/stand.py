@@ -21,6 +21,7 @@ from pagellm.evaluation.methods import CONTENT_DIMS
 from pagellm.evaluation.metrics import accuracy
 from pagellm.evaluation.page_metrics import PLACES, ItemFacts, item_facts, page_measures
 from pagellm.layout.compiled import compile_layout
+from pagellm.models.device import tensor_for
 from pagellm.models.multi_grained import MultiGrainedReward
 from pagellm.models.page_scorer import context_logits
 from pagellm.models.policy import PolicyNet
@@ -110,10 +111,12 @@ class Stand:
 
     def _logits(self, net: PolicyNet, asked: Asked) -> F32:
         h = read_contexts(net, asked.contexts, self.desk.max_history)
-        pool, evidence = torch.from_numpy(asked.pool.astype(np.int64)), torch.from_numpy(asked.evidence)
-        chunks = np.split(np.arange(len(asked)), range(_CHUNK, len(asked), _CHUNK))
+        pool, chunks = asked.pool.astype(np.int64), np.split(np.arange(len(asked)), range(_CHUNK, len(asked), _CHUNK))
         with torch.no_grad():
-            return torch.cat([context_logits(net, h[some], pool[some], evidence[some]) for some in chunks]).numpy()
+            parts = [
+                context_logits(net, h[some], *(tensor_for(net, a[some]) for a in (pool, asked.evidence))).cpu() for some in chunks
+            ]
+        return torch.cat(parts).numpy()
 
     def _truth(self, contexts: Contexts) -> Callable[[PageBatch], dict[str, F64]] | None:
         if self.world is None:

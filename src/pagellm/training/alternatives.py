@@ -73,7 +73,7 @@ def kept_of(learner: Learner, rollout: Rollout, rewards: Tensor, config: PPOConf
     """
     penalty = penalized(rewards, rollout.logprobs, rollout.reference, learner.kl_coef)
     totals = penalty.sum(-1)
-    best = torch.from_numpy(totals.numpy().argmax(1))
+    best = torch.from_numpy(totals.cpu().numpy().argmax(1)).to(totals.device)
     kept = torch.nn.functional.one_hot(best, config.group).float()
     kept[~totals.isfinite().all(1)] = torch.nan
     advantages = kept[..., None].expand_as(rewards)

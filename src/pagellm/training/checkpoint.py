@@ -71,8 +71,8 @@ def put_moments(optimizer: torch.optim.Optimizer, tensors: dict[str, torch.Tenso
     """Puts back what `moments_of` gave."""
     for place, parameter in enumerate(trained_by(optimizer)):
         saved = {name: tensors[f"optimizer.{place}.{name}"] for name in _MOMENTS if f"optimizer.{place}.{name}" in tensors}
-        if saved:
-            optimizer.state[parameter] = saved
+        if saved:  # the count of steps stays on the CPU, as the optimizer keeps it
+            optimizer.state[parameter] = {n: a.to(parameter.device) if a.ndim else a for n, a in saved.items()}
 
 
 def _mark(path: Path, notes: dict[str, str]) -> Mark:

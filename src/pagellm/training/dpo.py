@@ -19,6 +19,7 @@ from pagellm.data.preferences.pairs import Operator, Pairs
 from pagellm.errors import TrainingError
 from pagellm.models.choices import EMPTY
 from pagellm.models.codec import encode
+from pagellm.models.device import device_of, tensor_for
 from pagellm.models.policy import PolicyNet
 from pagellm.models.run import Run
 from pagellm.models.whole_pages import PageLogits, WrittenPages, distributions, logprobs_of, page_logits, reference_logits
@@ -70,7 +71,7 @@ def duels_of(run: Run, pairs: Pairs, since: I64, desk: Desk, config: PPOConfig, 
     asked = ask(run, contexts, since, desk.rules, config.candidates)
     pool = united(asked.pool[place], pairs.chosen, pairs.rejected)
     pages = written(run, contexts.take(place), pool, np.stack([pairs.chosen, pairs.rejected], 1), pairs.row, desk)
-    return Duels(pages, torch.from_numpy(family_weights(pairs)), int(never.sum()))
+    return Duels(pages, tensor_for(run.net, family_weights(pairs)), int(never.sum()))
 
 
 def repeats(items: I32) -> Bool:
@@ -105,7 +106,7 @@ def written(run: Run, contexts: Contexts, pool: I32, items: I32, row: I16, desk:
     return WrittenPages(
         history, codes, lengths, torch.from_numpy(pool.astype(np.int64)), torch.from_numpy(evidence), choice, rows,
         torch.from_numpy(allowed), None, (),
-    )  # fmt: skip
+    ).to(device_of(run.net))  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from pagellm.config import PPOConfig
 from pagellm.errors import TrainingError
+from pagellm.models.device import device_of
 from pagellm.models.policy import PolicyNet
 from pagellm.training.checkpoint import trained_by
 
@@ -77,7 +78,7 @@ class Learner:
                 f"The policy writes pages of {items:,} items and its reference of {others:,}. Take both from runs on one catalog."
             )
         torch.manual_seed(seed)
-        value = ValueHead(net.dims)
+        value = ValueHead(net.dims).to(device_of(net))
         reference = copy.deepcopy(reference).eval().requires_grad_(False)
         heads: list[nn.Parameter] = []
         rest: list[nn.Parameter] = []

@@ -11,6 +11,7 @@ import torch
 
 from pagellm.data.contexts import contexts_between
 from pagellm.data.look import Look
+from pagellm.models.device import device_of
 from pagellm.models.multi_grained import RewardModel, Whitening
 from pagellm.models.page_inputs import PageReader, PageTable
 from pagellm.models.reward import FAMILIES, RewardNet
@@ -57,7 +58,7 @@ def measure_spread(net: RewardNet, pages: PageTable) -> None:
     nothing apart (see `calibrate`) gets spread 1: its differences are rounding, not to be blown up.
     """
     parts = _whole_contexts(pages)
-    scores = torch.cat([net.page_scores(pages.inputs(some)).mean(-1) for some in parts]).double().numpy()
+    scores = torch.cat([net.page_scores(pages.inputs(some).to(device_of(net))).mean(-1) for some in parts]).cpu().double().numpy()
     place = pages.place[np.concatenate(parts)]
     net.center.copy_(torch.from_numpy(scores.mean(0)))
     for family in range(len(FAMILIES)):

@@ -85,7 +85,7 @@ def rounds(
         rng = np.random.default_rng((seed, 7, learner.step))
         asked = contexts_of(learner.step)
         rollout = write_rollout(learner.net, learner.reference, asked, desk, config.group, config.temperature, rng)
-        rewards = slot_rewards(reward, rollout.batch).view(rollout.logprobs.shape)
+        rewards = slot_rewards(reward, rollout.batch).view(rollout.logprobs.shape).to(rollout.logprobs.device)
         told = way.told(learner, rollout, rewards, config)
         if not bool(told.real.any()):
             raise TrainingError(

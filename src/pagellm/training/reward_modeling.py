@@ -23,6 +23,7 @@ from pagellm.data.contexts import contexts_at
 from pagellm.data.look import Look
 from pagellm.data.preferences.pairs import Family, Pairs
 from pagellm.errors import DataError
+from pagellm.models.device import device_of, tensor_for
 from pagellm.models.page_inputs import PageReader, PageTable
 from pagellm.models.reward import FAMILIES, VALUED, RewardNet
 from pagellm.training.sft import Step
@@ -154,15 +155,15 @@ def fit_rewards(net: RewardNet, table: PairTable, config: RewardConfig, seed: in
 
 def pair_loss(net: RewardNet, table: PairTable, batch: np.ndarray, counts: F32, margin: float) -> Float[Tensor, ""]:
     """Sum over families of the mean loss of their pairs in the batch, over members. `counts` [pair, member] weighs pairs for each."""
-    total = torch.zeros(())
+    total = net.spread.new_zeros(())
     for family in Family:
         inside = table.family[batch] == family
         if not inside.any():
             continue
         some = batch[inside]
         gap = family_gap(net, table, some, family)
-        shift = torch.from_numpy(table.offset[some] - margin * table.margin[some])[:, None]
-        weight = torch.from_numpy(table.weight[some][:, None] * counts[inside])
+        shift = tensor_for(net, table.offset[some] - margin * table.margin[some])[:, None]
+        weight = tensor_for(net, table.weight[some][:, None] * counts[inside])
         total = total - (weight * F.logsigmoid(gap + shift)).sum() / weight.sum().clamp_min(1.0)
     return total
 
@@ -170,14 +171,14 @@ def pair_loss(net: RewardNet, table: PairTable, batch: np.ndarray, counts: F32, 
 def family_gap(net: RewardNet, table: PairTable, some: np.ndarray, family: Family) -> Float[Tensor, "pair member"]:
     """By how much the head of a family finds the chosen page better, in log-odds of single items where it values items."""
     if family == Family.SWAP:
-        rows = (torch.from_numpy(table.pages.rows[side[some]]) for side in (table.better, table.worse))
+        rows = (tensor_for(net, table.pages.rows[side[some]]) for side in (table.better, table.worse))
         better, worse = (net.log_odds("item", net.item_vectors(r)) for r in rows)
         return better - worse
-    chosen, rejected = (table.pages.inputs(side[some]) for side in (table.chosen, table.rejected))
+    chosen, rejected = (table.pages.inputs(side[some]).to(device_of(net)) for side in (table.chosen, table.rejected))
     name = FAMILIES[family]
     if name in VALUED:
         odds = [net.log_odds(name, net.item_vectors(page.items)) for page in (chosen, rejected)]
-        weight = chosen.real.float() if family == Family.RELEVANCE else chosen.look / torch.from_numpy(table.unit[some])[:, None]
+        weight = chosen.real.float() if family == Family.RELEVANCE else chosen.look / tensor_for(net, table.unit[some])[:, None]
         return ((odds[0] - odds[1]) * weight[..., None]).sum(1)
     place = family - Family.DIVERSITY
     costs = [(net.costs(page.relations)[:, :, place] * page.real[..., None]).sum(1) for page in (chosen, rejected)]
@@ -205,8 +206,8 @@ def calibrate(net: RewardNet, engagement: Engagement) -> list[str]:
     mean = (float(seen[engaged].sum()) + 0.5) / (float(seen.sum()) + 1)
     with torch.no_grad():
         for place, name in enumerate(VALUED):
-            vectors = (net.item_vectors(some) for some in torch.from_numpy(engagement.rows).split(50_000))
-            odds = torch.cat([net.log_odds(name, some).mean(-1) for some in vectors]).double().numpy()
+            vectors = (net.item_vectors(some.to(device_of(net))) for some in torch.from_numpy(engagement.rows).split(50_000))
+            odds = torch.cat([net.log_odds(name, some).mean(-1) for some in vectors]).cpu().double().numpy()
             slope, intercept = 0.0, float(np.log(mean / (1 - mean)))
             if 0 < engaged.sum() < len(engaged):
                 fit = LogisticRegression(C=1e6, max_iter=200).fit(odds[:, None], engaged, seen)

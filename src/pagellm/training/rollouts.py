@@ -18,6 +18,7 @@ from pagellm.layout.masks import PageMasks
 from pagellm.models.codec import encode
 from pagellm.models.composer import candidate_logits
 from pagellm.models.decoding import Writing, blank_trace, write_pages
+from pagellm.models.device import device_of, tensor_for
 from pagellm.models.page_scorer import PageScorer
 from pagellm.models.policy import PolicyNet
 from pagellm.models.run import Run
@@ -130,8 +131,8 @@ def write(
     """(`group` pages for each context, the same flat, log-probability of each slot)."""
     net.eval()
     rules, prompts = desk.rules, encode(asked.contexts, desk.max_history)
-    items, codes, lengths = (torch.from_numpy(a) for a in (prompts.items, prompts.codes, prompts.lengths))
-    pool, evidence = torch.from_numpy(asked.pool.astype(np.int64)), torch.from_numpy(asked.evidence)
+    items, codes, lengths = (tensor_for(net, a) for a in (prompts.items, prompts.codes, prompts.lengths))
+    pool, evidence = tensor_for(net, asked.pool.astype(np.int64)), tensor_for(net, asked.evidence)
     groups, first = (len(asked), group), None if rules.layout.order == "policy" else 0
     masks = PageMasks(rules, np.repeat(asked.pool, group, 0))
     bias = torch.from_numpy(masks.bias).view(*groups, -1) if masks.bias.any() else None
@@ -148,4 +149,4 @@ def write(
         items, codes, lengths, pool, evidence, torch.from_numpy(written.choice), trace.layout_row, trace.allowed, bias,
         tuple(trace.starts),
     )  # fmt: skip
-    return pages, batch, logprobs.float()
+    return pages.to(device_of(net)), batch, logprobs.float().to(device_of(net))

@@ -24,6 +24,7 @@ from pagellm.data.splits import Split
 from pagellm.data.whole_files import remove
 from pagellm.errors import DataError
 from pagellm.models.composer import PolicyRanker
+from pagellm.models.device import device_of
 from pagellm.models.multi_grained import RewardModel
 from pagellm.models.page_inputs import PageReader
 from pagellm.models.reward import RewardNet
@@ -57,7 +58,7 @@ def learn_rewards(run: Run, tell: Callable[[str], None]) -> Iterator[Step]:
     if config.reward.noise:
         table = table.exchanged(config.reward.noise, config.seed)
     torch.manual_seed(config.seed)
-    net = RewardNet(config.reward, config.split.repeats, len(reader.columns))
+    net = RewardNet(config.reward, config.split.repeats, len(reader.columns)).to(device_of(run.net))
     metrics = run.folder / METRICS
     drop_stages(metrics, "reward")
     with MetricsLog(metrics) as file:

@@ -11,12 +11,13 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from pagellm.config import CandidateConfig, SFTConfig
 from pagellm.data.evidence import Evidence
 from pagellm.models.codec import encode, shuffled_baskets
+from pagellm.models.device import tensor_for
 from pagellm.models.listwise import fit_listwise
 from pagellm.models.policy import PolicyNet
 from pagellm.models.pools import policy_pool, pool_logprobs, read_contexts
@@ -107,11 +108,11 @@ def next_basket_loss(
     """Mean over ASK tokens of the cross-entropy between the softmax over all items and the basket that follows."""
     prompts = encode(contexts, max_history, item, event)
     table = net.item_vectors()
-    hidden = net.read(prompts, table).flatten(0, 1).index_select(0, torch.from_numpy(prompts.places))
+    hidden = net.read(prompts, table).flatten(0, 1).index_select(0, tensor_for(net, prompts.places))
     logits = hidden @ table.T + net.bias
-    ask, target = _basket_targets(contexts.log, prompts.begin, prompts.end)
-    per_item = logits[ask, target] / torch.from_numpy(prompts.end - prompts.begin)[ask]
-    chosen = torch.zeros(len(hidden)).index_add(0, ask, per_item)
+    ask, target = (tensor_for(net, a) for a in _basket_targets(contexts.log, prompts.begin, prompts.end))
+    per_item = logits[ask, target] / tensor_for(net, prompts.end - prompts.begin)[ask]
+    chosen = per_item.new_zeros(len(hidden)).index_add(0, ask, per_item)
     return (logits.logsumexp(-1) - chosen).mean()
 
 
@@ -165,12 +166,12 @@ def target_matrix(contexts: Contexts, pool: I32) -> F32:
     return out
 
 
-def _basket_targets(log: Interactions, begin: I64, end: I64) -> tuple[Int[Tensor, " pair"], Int[Tensor, " pair"]]:
+def _basket_targets(log: Interactions, begin: I64, end: I64) -> tuple[I64, I64]:
     """(ask, item) for every item of every basket."""
     size = end - begin
     ask = np.repeat(np.arange(len(begin)), size)
     within = np.arange(len(ask)) - np.repeat(np.cumsum(size) - size, size)
-    return torch.from_numpy(ask), torch.from_numpy(log.item[np.repeat(begin, size) + within].astype(np.int64))
+    return ask, log.item[np.repeat(begin, size) + within].astype(np.int64)
 
 
 def _batches(spans: Contexts, batch: int, rng: np.random.Generator) -> list[I64]:
