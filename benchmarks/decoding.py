@@ -118,8 +118,8 @@ def against_generate(batch: int) -> Comparison:
     return compare(name, ours=ours, peers=peers, check=same, rounds=rounds, target={listing: BATCHES[batch]}, notes=notes)
 
 
-def twins() -> tuple[Any, Any]:
-    """Our backbone and a `LlamaForCausalLM` with the same weights; item vectors in and out are the Llama's own."""
+def twins(sizes: dict[str, int] | None = None) -> tuple[Any, Any]:
+    """Our backbone and a `LlamaForCausalLM` with the same weights; item vectors in and out are the Llama's own. `sizes` of the shape."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -127,7 +127,7 @@ def twins() -> tuple[Any, Any]:
     from pagellm.models.llama_weights import llama_settings, to_llama_state
 
     torch.manual_seed(0)
-    shape = BackboneShape(dims=128, layers=4, heads=4, ffn_dims=512)
+    shape = BackboneShape(**(sizes or {"dims": 128, "layers": 4, "heads": 4, "ffn_dims": 512}))
     backbone = SmallBackbone(shape).eval()
     tokens = {"bos_token_id": None, "eos_token_id": None, "pad_token_id": 0}  # every token is an item, so no page ends early
     llama = LlamaForCausalLM(LlamaConfig(**llama_settings(shape), vocab_size=ITEMS, tie_word_embeddings=False, **tokens)).eval()

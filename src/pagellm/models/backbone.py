@@ -64,7 +64,7 @@ class SmallBackbone(nn.Module):
 
     def forward(self, x: Float[Tensor, "page token dim"]) -> Float[Tensor, "page token dim"]:
         """Hidden vectors of whole sequences. Padding stands on the right, where causal attention never looks."""
-        cos, sin = rotation(torch.arange(x.shape[1], device=x.device), self.shape)
+        cos, sin = rotation(torch.arange(x.shape[1], device=x.device), self.shape, x.dtype)
         for block in self.blocks:
             x = block(x, cos, sin)
         return self.norm(x)
@@ -74,7 +74,7 @@ class SmallBackbone(nn.Module):
     ) -> tuple[Float[Tensor, "context tail dim"], Cache]:
         """Reads the prompts; returns the hidden vectors of each one's last `tail` tokens and a cache for `capacity` more a page."""
         n, width, _ = x.shape
-        cos, sin = rotation(torch.arange(width, device=x.device), self.shape)
+        cos, sin = rotation(torch.arange(width, device=x.device), self.shape, x.dtype)
         cache = self._room(x, lengths, pages, capacity)
         last: tuple[Any, Any] = slice(None), slice(-tail, None)
         if cache.bias is not None:  # prompts of unequal length end at different places
@@ -97,7 +97,7 @@ class SmallBackbone(nn.Module):
         if padding.any():
             bias = x.new_zeros(n, 1, 1, width + (capacity if pages == 1 else 0))
             bias[:, 0, 0, :width].masked_fill_(padding, -torch.inf)
-        cos, sin = rotation((torch.arange(capacity, device=x.device)[:, None] + lengths).flatten(), self.shape)
+        cos, sin = rotation((torch.arange(capacity, device=x.device)[:, None] + lengths).flatten(), self.shape, x.dtype)
         both = x.new_ones(2, 1, 1)
         both[0] = (dims // self.shape.heads) ** -0.5  # queries are scaled, keys are not
         cos, sin = (a.view(capacity, n, 1, 1, 1, dims // self.shape.heads) * both for a in (cos, sin))
@@ -116,9 +116,9 @@ class SmallBackbone(nn.Module):
         A prompt is read once, however many pages follow it.
         """
         n, width, _ = x.shape
-        cos, sin = rotation(torch.arange(width, device=x.device), self.shape)
+        cos, sin = rotation(torch.arange(width, device=x.device), self.shape, x.dtype)
         after = lengths[:, None] + torch.arange(tokens.shape[2], device=x.device)
-        turns = [a.view(n, 1, -1, 1, 1, a.shape[-1]) for a in rotation(after.flatten(), self.shape)]
+        turns = [a.view(n, 1, -1, 1, 1, a.shape[-1]) for a in rotation(after.flatten(), self.shape, x.dtype)]
         padding = torch.arange(width, device=x.device) >= lengths[:, None]
         bias = x.new_zeros(n, 1, 1, 1, width).masked_fill_(padding[:, None, None, None], -torch.inf)
         last = torch.arange(n, device=x.device)[:, None], lengths[:, None] - 1
@@ -236,13 +236,13 @@ def _mix_shared(
     return mixed + (weight[..., width:].transpose(1, 2)[..., None, :] @ values).squeeze(-2)
 
 
-def rotation(places: Int[Tensor, " token"], shape: BackboneShape) -> tuple[Tensor, Tensor]:
+def rotation(places: Int[Tensor, " token"], shape: BackboneShape, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
     """Cosines and sines of rotary positions (Su et al. 2021). Shapes [token, head_dim]."""
     head_dim = shape.dims // shape.heads
     speed = shape.rope_theta ** (-torch.arange(0, head_dim, 2, device=places.device, dtype=torch.float32) / head_dim)
     angle = places[:, None].float() * speed
     angle = torch.cat([angle, angle], -1)
-    return angle.cos(), angle.sin()
+    return angle.cos().to(dtype), angle.sin().to(dtype)
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
