@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pytest
+import torch
 
 import pagellm.reproduction.ablation as ablation
 import pagellm.reproduction.arms as arms
 from pagellm.cli.main import run
+from pagellm.models.run import load_run
+from pagellm.reproduction.stand import Stand
 from tiny_run import SETTINGS
 
 FEW = (
@@ -55,6 +60,20 @@ def test_every_arm_and_control_is_in_the_table_with_its_interval(matrix: Path) -
     own = table.filter((table["method"] == "sft") & (table["base"] == "start"))
     assert own["paired_diff"].abs().max() == 0
     assert pl.read_csv(matrix / "ablation.csv").height == table.height
+
+
+def test_what_learned_repetition_leaves_alone_is_not_read_again(matrix: Path, tiny_shop: Path) -> None:
+    made = load_run(matrix / "runs" / "shop-0")
+    stand = Stand.of(made, tiny_shop)
+    base, net = stand.base(made.net), copy.deepcopy(made.net)
+    net.page_evidence.attach(stand.likeness)
+    torch.manual_seed(0)
+    torch.nn.init.normal_(net.page_evidence.linear.weight)
+    quick, slow = (stand.figures(base, net, orders_alike) for orders_alike in (True, False))
+    plain = stand.figures(base, made.net, orders_alike=True)
+    for name, values in slow.items():
+        assert np.array_equal(quick[name], values), name
+    assert any((plain[name] != values).any() for name, values in slow.items())
 
 
 def test_no_dial_turned_to_nothing_changes_the_order(matrix: Path) -> None:

@@ -99,10 +99,14 @@ class Stand:
             base[part] = Judged(asked, self._logits(net, asked), candidates, facts, self._truth(contexts))
         return base
 
-    def figures(self, base: Base, net: PolicyNet) -> dict[str, F64]:
-        """Figures of the likeliest pages of a policy that is put on a base: PART/FIGURE -> [context]."""
+    def figures(self, base: Base, net: PolicyNet, orders_alike: bool = False) -> dict[str, F64]:
+        """Figures of the likeliest pages of a policy that is put on a base: PART/FIGURE -> [context].
+
+        `orders_alike` says that it has the base's logits before anything stands on the page, so that they need not be read again.
+        """
         pages = {part: likeliest_pages(net, judged.asked, self.desk) for part, judged in base.items()}
-        return of_pages(base, pages, {part: self._logits(net, judged.asked) for part, judged in base.items()})
+        logits = None if orders_alike else {part: self._logits(net, judged.asked) for part, judged in base.items()}
+        return of_pages(base, pages, logits)
 
     @cached_property
     def _vectors(self) -> tuple[F32, F32]:
