@@ -1,4 +1,4 @@
-"""A page reward that is planted, with a best value that is known. Needs numpy alone: peers in other environments read it too."""
+"""Page rewards that are planted, with a best value of 1. Needs numpy alone: peers in other environments read it too."""
 
 from __future__ import annotations
 
@@ -13,6 +13,15 @@ def themes_shown(pages: np.ndarray, theme: np.ndarray) -> np.ndarray:
     shown = np.sort(theme[pages], axis=1)
     new = (shown >= 0) & np.concatenate([np.ones((len(pages), 1), bool), np.diff(shown, axis=1) != 0], 1)
     return new.mean(1)
+
+
+def items_shown(pages: np.ndarray, theme: np.ndarray) -> np.ndarray:
+    """[page] share of the slots that hold an item with a theme, whatever stands beside it: what is shown twice counts twice."""
+    return (theme[pages] >= 0).mean(1)
+
+
+PLANTED = {"items": items_shown, "themes": themes_shown}
+"""Rewards by name."""
 
 
 def planted_themes(items: int, themes: int, each: int, last: int, seed: int) -> np.ndarray:

@@ -1,17 +1,18 @@
 """P-RL-4: CPU seconds until a policy writes pages worth 95 % of the best, ours against TRL's GRPOTrainer.
 
 A fast step is no merit if it learns less. Both sides start from the same weights (the Llama of P-RL-1, vocabulary of items), read the same
-prompts, write as many pages a step, and are paid by the same planted reward, `planted.themes_shown`, whose best value is 1. Its themes
-and the start weights differ from seed to seed. After every step both write fresh pages, uncounted; the clock of a side stops when those
+prompts, write as many pages a step, and are paid by the same planted reward, whose best value is 1; what is planted and the start weights
+differ from seed to seed. After every step both write fresh pages, uncounted; the clock of a side stops when those
 are worth .95 on average. The first steps of a process count nowhere. Each side has the learning rate of one grid that reached .95 in the
 fewest CPU seconds on seeds of its own. The sides of a seed run interleaved, step by step; the clock is process time of one thread, since
 other work may share the machine.
 
-*same loss* is our GRPO with one pass over the pages; *PPO* is our default algorithm, with a value head and two passes. Ours may not repeat
-an item on a page, which is its rule; TRL may, and loses the reward of it. PAGELLM_TRL_PYTHON names the interpreter of an environment
-with TRL, see rl_step.py; without it ours run alone.
+*same loss* is our GRPO with one pass over the pages; *PPO* is our default algorithm, with a value head and two passes. Ours may not
+repeat an item on a page, which is its rule; TRL may. `--planted items` pays for each slot that holds one of 24 items, so the rule is worth
+nothing: that is the race. `--planted themes` pays for the first item of each theme alone, so the rule is worth much. PAGELLM_TRL_PYTHON
+names the interpreter of an environment with TRL, see rl_step.py; without it ours run alone.
 
-    python benchmarks/rl_time_to_quality.py [--seeds 0 1 2 3 4] [--out DIR] [--save] [--smoke]
+    python benchmarks/rl_time_to_quality.py [--planted items] [--seeds 0 1 2 3 4] [--out DIR] [--save] [--smoke]
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parent))
 from harness import RESULTS, environment, smoke
 from harness import _pin as pin
-from planted import planted_themes, themes_shown
+from planted import PLANTED, planted_themes
 from rl_logprobs import without_page_evidence
 from rl_step import Ours, Shape, Trl, TrlProcess, plain_policy, tokens_of, twin
 
@@ -58,7 +59,7 @@ class Runner:
     step: Callable[[], float]  # CPU seconds of one more step
     fresh: Callable[[], np.ndarray]  # [page, slot] as the policy is now
     close: Callable[[], None]
-    theme: np.ndarray
+    worth: Callable[[np.ndarray], np.ndarray]  # [page] of pages
     steps: int = 0
     cpu: float = 0.0
     curve: list[tuple[int, float, float]] = field(default_factory=list)  # step, CPU seconds, worth of fresh pages
@@ -73,7 +74,7 @@ class Runner:
         self.cpu += self.step()
         self.steps += 1
         if self.steps % EVERY == 0:
-            self.curve.append((self.steps, self.cpu, float(themes_shown(self.fresh(), self.theme).mean())))
+            self.curve.append((self.steps, self.cpu, float(self.worth(self.fresh()).mean())))
 
     @property
     def told(self) -> dict[str, Any]:
@@ -81,7 +82,7 @@ class Runner:
         return {"cpu_s": self.cpu if self.done else None, "steps": self.steps, "curve": self.curve}
 
 
-def start(name: str, seed: int, rate: float, folder: Path, process: TrlProcess | None) -> Runner:
+def start(name: str, planted: str, seed: int, rate: float, folder: Path, process: TrlProcess | None) -> Runner:
     """A side at its start."""
     import torch
 
@@ -89,19 +90,26 @@ def start(name: str, seed: int, rate: float, folder: Path, process: TrlProcess |
     from pagellm.training.rollouts import write
 
     shape, theme = SHAPE, planted_themes(SHAPE.items, THEMES, EACH, SHAPE.items - 3, seed)
-    net = plain_policy(shape)
+    worth, net = partial(PLANTED[planted], theme=theme), plain_policy(shape)
     torch.manual_seed(seed)
     with torch.no_grad():
         net.ids.weight[:-1].normal_(std=0.03)
         net.ids.weight[shape.special[0]] = 0
     ours = Ours(
-        copy.deepcopy(without_page_evidence(net)), partial(themes_shown, theme=theme), shape.items, shape, seed,
+        copy.deepcopy(without_page_evidence(net)), worth, shape.items, shape, seed,
         **(OURS.get(name, {}) | {"lr": rate, "context_lr": rate, "clip": 1.0}),
     )  # fmt: skip
     if process and name == PEER:
-        given = {"prompts": tokens_of(ours.prompts, shape), "theme": theme, "lr": rate, "clip": 1.0, "seed": seed}
+        given = {
+            "prompts": tokens_of(ours.prompts, shape),
+            "theme": theme,
+            "planted": planted,
+            "lr": rate,
+            "clip": 1.0,
+            "seed": seed,
+        }
         trl = Trl(process, folder, twin(net, shape), given, shape)
-        return Runner(trl.step, lambda: trl.fresh(FRESH), trl.stop, theme)
+        return Runner(trl.step, lambda: trl.fresh(FRESH), trl.stop, worth)
 
     def our_step() -> float:
         began = time.process_time()
@@ -112,10 +120,10 @@ def start(name: str, seed: int, rate: float, folder: Path, process: TrlProcess |
         rng = np.random.default_rng((seed, 99))
         return write(ours.net, ours.asked, ours.desk, FRESH, Writing(1.0), rng)[1].items
 
-    return Runner(our_step, our_pages, lambda: None, theme)
+    return Runner(our_step, our_pages, lambda: None, worth)
 
 
-def choose(name: str, seeds: range, folder: Path, most: int, process: TrlProcess | None) -> dict[str, Any]:
+def choose(name: str, planted: str, seeds: range, folder: Path, most: int, process: TrlProcess | None) -> dict[str, Any]:
     """The learning rate of the grid with the fewest CPU seconds over these seeds, and what each took. What is slower is given up."""
     best, took, told = np.inf, {}, {}
     for rate in GRID:
@@ -123,7 +131,7 @@ def choose(name: str, seeds: range, folder: Path, most: int, process: TrlProcess
         for seed in seeds:
             place = folder / f"{seed}-{rate}"
             place.mkdir(parents=True)
-            side = start(name, seed, rate, place, process)
+            side = start(name, planted, seed, rate, place, process)
             while not side.done and side.steps < most and total + side.cpu < best:
                 side.go_on()
             side.close()
@@ -137,21 +145,21 @@ def choose(name: str, seeds: range, folder: Path, most: int, process: TrlProcess
     return {"rate": min(took, key=lambda rate: took[rate]), "tried": told}
 
 
-def warm_up(name: str, folder: Path, process: TrlProcess | None) -> None:
+def warm_up(name: str, planted: str, folder: Path, process: TrlProcess | None) -> None:
     """Two steps and a look that count nowhere."""
     folder.mkdir(parents=True)
-    side = start(name, CHOOSING - 1, GRID[0], folder, process)
+    side = start(name, planted, CHOOSING - 1, GRID[0], folder, process)
     side.go_on()
     side.go_on()
     side.close()
 
 
-def race(rates: dict[str, float], seed: int, folder: Path, most: int, process: TrlProcess | None) -> dict[str, Any]:
+def race(rates: dict[str, float], planted: str, seed: int, folder: Path, most: int, process: TrlProcess | None) -> dict[str, Any]:
     """What became of all sides of one seed, a step each in turn, until each is good enough or given up."""
     sides = {}
     for name, rate in rates.items():
         (folder / name).mkdir(parents=True)
-        sides[name] = start(name, seed, rate, folder / name, process)
+        sides[name] = start(name, planted, seed, rate, folder / name, process)
     while left := [side for side in sides.values() if not side.done and side.steps < most]:
         for side in left:
             side.go_on()
@@ -179,6 +187,7 @@ def kept(path: Path, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="P-RL-4: CPU seconds until pages are worth 95 % of the best.")
+    parser.add_argument("--planted", choices=PLANTED, default="items", help="what pages are paid for")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--choosing", type=int, default=2, help="seeds that learning rates are chosen on")
     parser.add_argument(
@@ -186,7 +195,7 @@ def main() -> None:
     )
     parser.add_argument("--only", help="choose the learning rate of this side, and no more")
     output = parser.add_mutually_exclusive_group()
-    output.add_argument("--save", action="store_true", help="write benchmarks/results/rl_time_to_quality.json")
+    output.add_argument("--save", action="store_true", help="write benchmarks/results/rl_time_to_quality-PLANTED.json")
     output.add_argument("--smoke", action="store_true", help="one seed and three steps")
     options = parser.parse_args()
     pin(1)
@@ -198,12 +207,12 @@ def main() -> None:
         out = Path(scratch) if options.out is None else options.out
         out.mkdir(parents=True, exist_ok=True)
         for name in names:  # what is compiled or filled once a process is nobody's time
-            warm_up(name, Path(scratch) / "warm-up" / name, process)
+            warm_up(name, options.planted, Path(scratch) / "warm-up" / name, process)
         chosen = {
             name: kept(
                 out / f"choose-{name.replace(' ', '-')}.json",
                 lambda name=name: choose(
-                    name, range(CHOOSING, CHOOSING + choosing), Path(scratch) / "choose" / name, most, process
+                    name, options.planted, range(CHOOSING, CHOOSING + choosing), Path(scratch) / "choose" / name, most, process
                 ),
             )
             for name in names
@@ -212,7 +221,10 @@ def main() -> None:
             return
         rates = {name: float(found["rate"]) for name, found in chosen.items()}
         runs = [
-            kept(out / f"seed-{seed}.json", lambda seed=seed: race(rates, seed, Path(scratch) / f"seed-{seed}", most, process))
+            kept(
+                out / f"seed-{seed}.json",
+                lambda seed=seed: race(rates, options.planted, seed, Path(scratch) / f"seed-{seed}", most, process),
+            )
             for seed in seeds
         ]
     rows = [row_of(name, rates[name], runs) for name in names]
@@ -221,12 +233,12 @@ def main() -> None:
         words = " ".join(map(str, seeds))
         record = {
             "environment": environment() | (process.versions if process else {}),
-            "command": f"python benchmarks/rl_time_to_quality.py --seeds {words} --choosing {choosing} --save",
+            "command": f"python benchmarks/rl_time_to_quality.py --planted {options.planted} --seeds {words} --choosing {choosing} --save",
             "clock": "process time of one thread",
             "target": TARGET,
             "sizes": vars(SHAPE) | sizes,
         }
-        path = RESULTS / "rl_time_to_quality.json"
+        path = RESULTS / f"rl_time_to_quality-{options.planted}.json"
         path.write_text(json.dumps(record | {"sides": rows, "choosing": chosen, "runs": runs}, indent=1) + "\n")
         print(f"written: {path}")
     sys.exit(0 if smoke() or all(row.get("passed", True) for row in rows) else 4)

@@ -5,7 +5,7 @@
 Each line on standard input is a request, each line on standard output its answer, as JSON:
 
     begin FOLDER   a new training from a Llama (`save_pretrained`) and `step.npz`, which holds prompts, sizes and what pages are worth:
-                   `worth` [item], whose sum counts, or `theme` [item], of which each counts once (see `planted`); answers versions
+                   `worth` [item], whose sum counts, or `theme` [item] and the name of a reward in `planted`; answers versions
     step           one step; answers its CPU seconds. What the first one did, for comparison, is written to FOLDER/first.npz
     fresh N        N pages for each context, as the model writes them now, written to FOLDER/fresh.npy
     stop           the end of this training
@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from planted import themes_shown
+from planted import PLANTED
 
 MOST_STEPS = 100_000
 
@@ -61,7 +61,9 @@ def make_trainer(folder: Path, out: Any) -> tuple[Any, Any]:
     given = dict(np.load(folder / "step.npz"))
     special, slots, group = given["special"].tolist(), int(given["slots"]), int(given["group"])
     first: dict[str, Any] = {}
-    worth_of = partial(themes_shown, theme=given["theme"]) if "theme" in given else lambda pages: given["worth"][pages].sum(1)
+    worth_of = lambda pages: given["worth"][pages].sum(1)  # noqa: E731
+    if "theme" in given:
+        worth_of = partial(PLANTED[str(given["planted"])], theme=given["theme"])
 
     class Trainer(GRPOTrainer):  # type: ignore[misc]
         def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> Any:

@@ -24,6 +24,8 @@ def test_each_theme_counts_once(planted: ModuleType) -> None:
     theme = np.array([-1, 0, 0, 1, 2, -1])
     pages = np.array([[1, 3, 4], [1, 2, 1], [0, 5, 0], [3, 0, 3], [4, 1, 2]])
     np.testing.assert_allclose(planted.themes_shown(pages, theme), [1, 1 / 3, 0, 1 / 3, 2 / 3])
+    np.testing.assert_allclose(planted.items_shown(pages, theme), (theme[pages] >= 0).sum(1) / 3)
+    assert (planted.items_shown(pages, theme) >= planted.themes_shown(pages, theme)).all()
 
 
 def test_themes_lie_where_they_may_and_a_page_of_them_is_worth_one(planted: ModuleType) -> None:
