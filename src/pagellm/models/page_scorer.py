@@ -25,7 +25,40 @@ class Scorer(Protocol):
         ...
 
 
-class PageScorer:
+class ContextScorer:
+    """The logits of a policy whose language model reads no pages: all that it needs of it are the contexts' vectors."""
+
+    def __init__(
+        self,
+        net: PolicyNet,
+        h: Float[Tensor, "context dim"],
+        pool: Int[Tensor, "context candidate"],
+        evidence: Float[Tensor, "context candidate feature"],
+        pages: int,
+    ) -> None:
+        """For `pages` pages a context."""
+        self._net, self._pages = net, pages
+        self._vectors = net.item_vectors_of(pool.clamp_min(0))  # [context, candidate, dim]
+        self._base = context_logits(net, h, pool, evidence, self._vectors)
+        self._delta: Tensor | None = None
+        self._pool: Pool | None = None
+        if net.page_evidence.active:
+            self._pool = net.page_evidence.pool(pool, self._base)
+            self._so_far = net.page_evidence.blank(self._pool, pages)
+
+    def logits(self) -> Tensor:
+        """Shape [context, page, candidate], on the CPU, where masks are: choosing is rules, not arithmetic."""
+        base = self._base[:, None].expand(-1, self._pages, -1)
+        return (base if self._delta is None else base + self._delta).cpu()
+
+    def read(self, choice: Tensor, row: Tensor) -> None:
+        """Counts the chosen items in what the page evidence reads."""
+        if self._pool is not None:
+            self._net.page_evidence.put(self._so_far, self._pool, choice.to(self._base.device))
+            self._delta = self._net.page_evidence.addition(self._so_far, self._pool)
+
+
+class PageScorer(ContextScorer):
     """The policy network's logits. The language model does not read on where the page head is zero: nothing written would change it."""
 
     def __init__(
@@ -44,7 +77,6 @@ class PageScorer:
         `first_row` is the layout row in which every page begins, where the layout fixes it: the token that says so is the same for all
         pages of a context, so it is read with the prompt and saves a step.
         """
-        self._net, self._pages = net, pages
         self._reads = net.reads_pages
         ahead = self._reads and first_row is not None
         if ahead:
@@ -53,29 +85,15 @@ class PageScorer:
         self._first: Tensor | None = (
             hidden[:, 1:].expand(-1, pages, -1) if ahead else None
         )  # [context, page, dim], still to be used
-        self._vectors = net.item_vectors_of(pool.clamp_min(0))  # [context, candidate, dim]
-        self._base = context_logits(net, hidden[:, 0], pool, evidence, self._vectors)
-        self._delta: Tensor | None = None
-        self._pool: Pool | None = None
-        if net.page_evidence.active:
-            self._pool = net.page_evidence.pool(pool, self._base)
-            self._so_far = net.page_evidence.blank(self._pool, pages)
-
-    def logits(self) -> Tensor:
-        """Shape [context, page, candidate], on the CPU, where masks are: choosing is rules, not arithmetic."""
-        base = self._base[:, None].expand(-1, self._pages, -1)
-        return (base if self._delta is None else base + self._delta).cpu()
+        super().__init__(net, hidden[:, 0], pool, evidence, pages)
 
     def read(self, choice: Tensor, row: Tensor) -> None:
         """One step of the backbone on the sum of both vectors, so that a page of 20 items is 20 steps."""
         self._delta = None
-        choice, row = choice.to(self._base.device), row.to(self._base.device)
+        super().read(choice, row)
         if self._reads:
-            self._delta = self._net.page_head(self._step(choice, row)) @ self._vectors.mT
-        if self._pool is not None:
-            self._net.page_evidence.put(self._so_far, self._pool, choice)
-            addition = self._net.page_evidence.addition(self._so_far, self._pool)
-            self._delta = addition if self._delta is None else self._delta + addition
+            told = self._net.page_head(self._step(choice.to(self._base.device), row.to(self._base.device))) @ self._vectors.mT
+            self._delta = told if self._delta is None else told + self._delta
 
     def _step(self, choice: Tensor, row: Tensor) -> Tensor:
         """Hidden vectors [context, page, dim] that the next slots are chosen from."""

@@ -132,9 +132,7 @@ class Bench:
 
     def supervised(self, name: str) -> Outcome:
         """A supervised policy as it is."""
-        return Outcome(
-            _named(name, self.stand.figures(self.bases[name], self.nets[name], orders_alike=True)), _notes("sft", "none", "")
-        )
+        return Outcome(_named(name, self.stand.figures(self.bases[name], self.nets[name], "nothing")), _notes("sft", "none", ""))
 
     def reranked(self, name: str, dial: Dial, value: float) -> Outcome:
         """A supervised policy's order, re-ranked."""
@@ -169,7 +167,7 @@ class Bench:
                 notes[name] = float(np.mean([getattr(step, figure) for step in last]))
         arrays: Arrays = {}
         for name, judged in self._put_on(net, config.ppo.learn).items():
-            arrays |= _named(name, stand.figures(self.bases[name], judged, orders_alike=config.ppo.learn == "repetition"))
+            arrays |= _named(name, stand.figures(self.bases[name], judged, config.ppo.learn))
         return Outcome(arrays, notes)
 
     def _put_on(self, net: PolicyNet, learned: str) -> dict[str, PolicyNet]:

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from pagellm.data.content import content_vectors, title_vectors
 from pagellm.data.likeness import Likeness
@@ -47,7 +49,8 @@ class Judged:
     """The users of one part, with the candidates that pages are written from."""
 
     asked: Asked
-    logits: F32  # [context, candidate] of the policy whose favorites the candidates are, -inf for padding
+    h: Float[Tensor, "context dim"]  # the contexts' vectors, of the policy whose favorites the candidates are
+    logits: F32  # [context, candidate] of the same, -inf for padding
     candidates: Bool  # [item]
     facts: ItemFacts
     truth: Callable[[PageBatch], dict[str, F64]] | None  # of a simulated shop: figures [page]
@@ -96,16 +99,21 @@ class Stand:
             contexts = contexts.take(contexts.warm & (contexts.target_stop > contexts.stop))
             facts = item_facts(self.run.catalog, *self._vectors, split.log, known)
             asked = ask(replace(self.run, net=net), contexts, None, self.desk.rules, CUTS[-1], candidates)
-            base[part] = Judged(asked, self._logits(net, asked), candidates, facts, self._truth(contexts))
+            h = read_contexts(net, contexts, self.desk.max_history)
+            base[part] = Judged(asked, h, self._logits(net, asked, h), candidates, facts, self._truth(contexts))
         return base
 
-    def figures(self, base: Base, net: PolicyNet, orders_alike: bool = False) -> dict[str, F64]:
+    def figures(self, base: Base, net: PolicyNet, learned: str) -> dict[str, F64]:
         """Figures of the likeliest pages of a policy that is put on a base: PART/FIGURE -> [context].
 
-        `orders_alike` says that it has the base's logits before anything stands on the page, so that they need not be read again.
+        `learned` is the part in which it differs from the base's policy, as `ppo.learn` names parts, "nothing" for none: what it shares
+        with the base is not read again.
         """
-        pages = {part: likeliest_pages(net, judged.asked, self.desk) for part, judged in base.items()}
-        logits = None if orders_alike else {part: self._logits(net, judged.asked) for part, judged in base.items()}
+        pages, logits = {}, {}
+        for part, judged in base.items():
+            h = judged.h if learned != "all" else read_contexts(net, judged.asked.contexts, self.desk.max_history)
+            pages[part] = likeliest_pages(net, judged.asked, self.desk, h)
+            logits[part] = judged.logits if learned in ("nothing", "repetition") else self._logits(net, judged.asked, h)
         return of_pages(base, pages, logits)
 
     @cached_property
@@ -113,8 +121,7 @@ class Stand:
         """What pages are measured by: the items' content and title vectors."""
         return content_vectors(self.run.catalog, CONTENT_DIMS), title_vectors(self.run.catalog)
 
-    def _logits(self, net: PolicyNet, asked: Asked) -> F32:
-        h = read_contexts(net, asked.contexts, self.desk.max_history)
+    def _logits(self, net: PolicyNet, asked: Asked, h: Tensor) -> F32:
         pool, chunks = asked.pool.astype(np.int64), np.split(np.arange(len(asked)), range(_CHUNK, len(asked), _CHUNK))
         with torch.no_grad():
             parts = [

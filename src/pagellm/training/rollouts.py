@@ -17,10 +17,11 @@ from pagellm.layout.compiled import CompiledLayout
 from pagellm.layout.masks import PageMasks
 from pagellm.models.codec import encode
 from pagellm.models.composer import candidate_logits
-from pagellm.models.decoding import Writing, blank_trace, write_pages
+from pagellm.models.decoding import Trace, Writing, Written, blank_trace, write_pages
 from pagellm.models.device import device_of, tensor_for
-from pagellm.models.page_scorer import PageScorer
+from pagellm.models.page_scorer import ContextScorer, PageScorer, Scorer
 from pagellm.models.policy import PolicyNet
+from pagellm.models.pools import read_contexts
 from pagellm.models.run import Run
 from pagellm.models.whole_pages import WrittenPages, distributions, logprobs_of, reference_logits
 from pagellm.types import F32, I32, I64, NO_ITEM, Bool, Contexts, PageBatch
@@ -109,13 +110,42 @@ def write_rollout(
     return Rollout(pages, batch, logprobs, told)
 
 
-def likeliest_pages(net: PolicyNet, asked: Asked, desk: Desk) -> PageBatch:
-    """The page of each context that takes the likeliest item slot by slot, as served pages do."""
-    rng, parts = np.random.default_rng(0), []
+def likeliest_pages(net: PolicyNet, asked: Asked, desk: Desk, h: Float[Tensor, "context dim"] | None = None) -> PageBatch:
+    """The page of each context that takes the likeliest item slot by slot, as served pages do.
+
+    `h` are the contexts' vectors where the caller has read them. A policy whose language model reads no pages needs nothing else of it, so
+    contexts are read in batches of like length and their prompts are not kept.
+    """
+    rng, writing, reads, parts = np.random.default_rng(0), Writing(logprobs=False), net.reads_pages, []
+    known = read_contexts(net, asked.contexts, desk.max_history) if h is None and not reads else h
     for begin in range(0, len(asked), _TOGETHER):
-        some = asked.take(np.arange(begin, min(begin + _TOGETHER, len(asked))))
-        parts.append(write(net, some, desk, 1, Writing(logprobs=False), rng)[1])
+        places = np.arange(begin, min(begin + _TOGETHER, len(asked)))
+        some = asked.take(places)
+        if reads or known is None:
+            parts.append(write(net, some, desk, 1, writing, rng)[1])
+        else:
+            parts.append(_write(_context_scorer(net, known[places], some), some, desk, 1, writing, rng)[2])
     return one_each(asked.contexts, parts)
+
+
+@torch.no_grad()
+def _context_scorer(net: PolicyNet, h: Float[Tensor, "context dim"], asked: Asked) -> ContextScorer:
+    pool, evidence = tensor_for(net, asked.pool.astype(np.int64)), tensor_for(net, asked.evidence)
+    return ContextScorer(net.eval(), h, pool, evidence, 1)
+
+
+def _write(
+    scorer: Scorer, asked: Asked, desk: Desk, group: int, writing: Writing, rng: np.random.Generator
+) -> tuple[Written, Trace, PageBatch, Float[Tensor, "context page candidate"] | None]:
+    """(choices, what they were made under, the pages, boost and bury)."""
+    groups, rules = (len(asked), group), desk.rules
+    masks = PageMasks(rules, np.repeat(asked.pool, group, 0))
+    bias = torch.from_numpy(masks.bias).view(*groups, -1) if masks.bias.any() else None
+    trace = blank_trace(groups, rules.places, asked.pool.shape[1])
+    written = write_pages(scorer, masks, groups, writing, rng, trace=trace)
+    place = np.repeat(np.arange(len(asked)), group)
+    row, col = (a.reshape(len(place), -1).astype(np.int16) for a in (trace.row, trace.col))
+    return written, trace, PageBatch(asked.contexts, place, masks.items.astype(np.int32), row, col), bias
 
 
 def one_each(contexts: Contexts, parts: Sequence[PageBatch]) -> PageBatch:
@@ -130,21 +160,14 @@ def write(
 ) -> tuple[WrittenPages, PageBatch, Float[Tensor, "context page slot"]]:
     """(`group` pages for each context, the same flat, log-probability of each slot)."""
     net.eval()
-    rules, prompts = desk.rules, encode(asked.contexts, desk.max_history)
+    prompts, first = encode(asked.contexts, desk.max_history), None if desk.rules.layout.order == "policy" else 0
     items, codes, lengths = (tensor_for(net, a) for a in (prompts.items, prompts.codes, prompts.lengths))
     pool, evidence = tensor_for(net, asked.pool.astype(np.int64)), tensor_for(net, asked.evidence)
-    groups, first = (len(asked), group), None if rules.layout.order == "policy" else 0
-    masks = PageMasks(rules, np.repeat(asked.pool, group, 0))
-    bias = torch.from_numpy(masks.bias).view(*groups, -1) if masks.bias.any() else None
-    scorer = PageScorer(net, net.embed(items, codes), lengths, pool, evidence, group, rules.places, first)
-    trace = blank_trace(groups, rules.places, asked.pool.shape[1])
-    written = write_pages(scorer, masks, groups, writing, rng, trace=trace)
+    scorer = PageScorer(net, net.embed(items, codes), lengths, pool, evidence, group, desk.rules.places, first)
+    written, trace, batch, bias = _write(scorer, asked, desk, group, writing, rng)
     logprobs = torch.from_numpy(written.logprobs)
     for start in trace.starts:
         logprobs[:, :, start.slot] += start.logprob
-    place = np.repeat(np.arange(len(asked)), group)
-    row, col = (a.reshape(len(place), -1).astype(np.int16) for a in (trace.row, trace.col))
-    batch = PageBatch(asked.contexts, place, masks.items.astype(np.int32), row, col)
     pages = WrittenPages(
         items, codes, lengths, pool, evidence, torch.from_numpy(written.choice), trace.layout_row, trace.allowed, bias,
         tuple(trace.starts),
