@@ -42,7 +42,7 @@ from rl_step import Ours, Shape, Trl, TrlProcess, plain_policy, tokens_of, twin
 SHAPE = Shape(items=300, prompt=64, contexts=8, group=8, slots=10)
 THEMES, EACH = 12, 2  # planted themes and items of each: a page drawn evenly shows less than one of them
 QUALITY, TARGET = 0.95, 4.0
-GRID = (3e-3, 1e-2, 1e-3, 3e-2)  # in the order in which they are tried, so that the likeliest sets the time to beat
+GRID = (1e-2, 3e-3, 3e-2, 1e-3, 1e-1)  # in the order in which they are tried, so that the likeliest sets the time to beat
 EVERY, FRESH, MOST = 1, 8, 400  # steps between looks, pages a context at each, steps after which a run is given up
 CHOOSING = 100  # first seed that learning rates are chosen on
 OURS: dict[str, dict[str, Any]] = {
