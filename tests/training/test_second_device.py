@@ -103,6 +103,8 @@ def test_a_hugging_face_backbone_learns_there(tiny_shop: Path, tmp_path: Path) -
 def test_a_device_that_is_not_there_is_named(there: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UsageError, match=r"device 'gpu' of the setting device cannot be used here: .*cuda with a GPU"):
         device_for(resolve("tiny", ["device=gpu"]))
+    with pytest.raises(UsageError, match="device 'meta' of the setting device cannot be used here"):
+        device_for(resolve("tiny", ["device=meta"]))  # torch knows it, and no number comes back from it
     if not torch.cuda.is_available():
         run = shutil.copytree(there, tmp_path / "run")
         config = json.loads((run / "config.json").read_text()) | {"device": "cuda"}

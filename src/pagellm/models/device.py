@@ -23,12 +23,12 @@ def device_for(config: RunConfig) -> torch.device:
     told, name = os.environ.get(VARIABLE, ""), config.device
     try:
         device = torch.device(told or name)
-        torch.empty(1, device=device)
+        torch.zeros(1, device=device).cpu()  # whether numbers come back, too
     except (RuntimeError, AssertionError, NotImplementedError) as problem:
-        source = f"the variable {VARIABLE}" if told else "the setting device"
+        source, why = f"the variable {VARIABLE}" if told else "the setting device", str(problem).splitlines()[0].rstrip(".")
         raise UsageError(
-            f"The device {told or name!r} of {source} cannot be used here: {str(problem).splitlines()[0]} Use cpu, or cuda with a GPU and "
-            f"a CUDA build of torch. A run that was trained on a GPU is opened without one by {VARIABLE}=cpu."
+            f"The device {told or name!r} of {source} cannot be used here: {why}. Use cpu, or cuda with a GPU and a CUDA build of torch. "
+            f"A run that was trained on a GPU is opened without one by {VARIABLE}=cpu."
         ) from problem
     return device
 
