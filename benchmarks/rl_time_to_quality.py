@@ -8,9 +8,9 @@ fewest CPU seconds on seeds of its own. The sides of a seed run interleaved, ste
 other work may share the machine.
 
 *same loss* is our GRPO with one pass over the pages; *PPO* is our default algorithm, with a value head and two passes. Ours may not
-repeat an item on a page, which is its rule; TRL may. `--planted items` pays for each slot that holds one of 24 items, so the rule is worth
-nothing: that is the race. `--planted themes` pays for the first item of each theme alone, so the rule is worth much. PAGELLM_TRL_PYTHON
-names the interpreter of an environment with TRL, see rl_step.py; without it ours run alone.
+repeat an item on a page, which is its rule; TRL may. `--planted items` pays for each slot that holds one of 24 items, so TRL needs to find
+one of them and ours ten; `--planted themes` pays for the first item of each theme alone, so the rule is worth much to ours. Neither is
+even. PAGELLM_TRL_PYTHON names the interpreter of an environment with TRL, see rl_step.py; without it ours run alone.
 
     python benchmarks/rl_time_to_quality.py [--planted items] [--seeds 0 1 2 3 4] [--out DIR] [--save] [--smoke]
 """

@@ -14,25 +14,20 @@ from pagellm.models.composer import LanguagePolicy
 from pagellm.models.decoding import Writing
 from pagellm.models.reward_files import load_rewards
 from pagellm.models.run import PAIRS, load_run
-from pagellm.pipeline import stage_config, train_run
 from pagellm.training.alternatives import best_of_n, rejection_sampling
 from pagellm.training.dpo import dpo, duels_of
 from pagellm.training.pair_sources import known_since
 from pagellm.training.ppo import ppo
 from pagellm.types import Context, PageBatch
-from training.test_ppo import FAST, PPO, stage
+from training.test_ppo import FAST, stage
+from training.test_renewal import trained as train_until
 
-UNTIL = {"ppo": (*PPO, "ppo.iterations=4", "ppo.learn=all"), "renew": (*PPO, "ppo.iterations=2")}
+UNTIL = {"ppo": ("ppo.iterations=4", "ppo.learn=all"), "renew": ("ppo.iterations=2",)}
 
 
 def trained(shop: Path, run: Path, until: str, *more: str, stop: tuple[str, int] | None = None) -> Path:
     """Trains, or goes on; `stop` leaves it at that step of that stage, as a kill would."""
-    config = stage_config(until, "tiny", [*UNTIL[until], *more], 0)
-    training = train_run(shop, run, config, resume=run.exists(), tell=lambda line: None, until=until)
-    for step in training:
-        if stop is not None and (step.stage, step.step) == stop:
-            training.close()
-            break
+    train_until(shop, run, until, *UNTIL[until], *more, stop=stop)
     return run
 
 

@@ -116,15 +116,18 @@ def likeliest_pages(net: PolicyNet, asked: Asked, desk: Desk, h: Float[Tensor, "
     `h` are the contexts' vectors where the caller has read them. A policy whose language model reads no pages needs nothing else of it, so
     contexts are read in batches of like length and their prompts are not kept.
     """
-    rng, writing, reads, parts = np.random.default_rng(0), Writing(logprobs=False), net.reads_pages, []
-    known = read_contexts(net, asked.contexts, desk.max_history) if h is None and not reads else h
+    rng, writing, parts = np.random.default_rng(0), Writing(logprobs=False), []
+    if net.reads_pages:
+        h = None
+    elif h is None:
+        h = read_contexts(net, asked.contexts, desk.max_history)
     for begin in range(0, len(asked), _TOGETHER):
         places = np.arange(begin, min(begin + _TOGETHER, len(asked)))
         some = asked.take(places)
-        if reads or known is None:
+        if h is None:
             parts.append(write(net, some, desk, 1, writing, rng)[1])
         else:
-            parts.append(_write(_context_scorer(net, known[places], some), some, desk, 1, writing, rng)[2])
+            parts.append(_write(_context_scorer(net, h[places], some), some, desk, 1, writing, rng)[2])
     return one_each(asked.contexts, parts)
 
 
