@@ -75,12 +75,12 @@ def test_drawn_pages_have_the_frequencies_that_their_logprobs_say() -> None:
         assert abs(count / draws - p) < 5 * np.sqrt(p * (1 - p) / draws)
 
 
-@pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
+@pytest.mark.parametrize("temperature", [0.3, 1.0, 2.0])
 def test_forcing_a_drawn_page_gives_back_its_logprobs(temperature: float) -> None:
     drawn = write(BASE, 3, 5, Writing(temperature), seed=1)
     again = write(BASE, 3, 5, Writing(temperature), forced=Forced(drawn.choice))
-    np.testing.assert_array_equal(again.logprobs, drawn.logprobs)
-    np.testing.assert_allclose(drawn.logprobs, drawn.sampled, atol=1e-12)
+    np.testing.assert_allclose(again.logprobs, drawn.logprobs, rtol=0, atol=1e-12)
+    np.testing.assert_array_equal(drawn.logprobs, drawn.sampled)
 
 
 def test_a_page_the_mask_forbids_has_no_chance() -> None:

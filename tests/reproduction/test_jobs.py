@@ -51,6 +51,14 @@ def test_a_job_that_fails_leaves_nothing_and_the_earlier_ones_stay(tmp_path: Pat
         matrix.read("a/0/two")
 
 
+def test_a_process_that_joins_others_in_a_folder_does_not_write_its_facts_again(tmp_path: Path) -> None:
+    Matrix.open(tmp_path / "out", {"profile": "tiny", "data shop": "abc"})
+    facts = tmp_path / "out" / "matrix.json"
+    written = facts.stat().st_ino
+    Matrix.open(tmp_path / "out", {"profile": "tiny"})
+    assert facts.stat().st_ino == written
+
+
 def test_a_figure_that_is_not_finite_is_no_result(tmp_path: Path) -> None:
     matrix = Matrix.open(tmp_path / "out", {})
     with pytest.raises(RunError, match="not finite"):

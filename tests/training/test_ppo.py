@@ -7,6 +7,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -126,6 +127,21 @@ def test_everything_can_be_trained(run: Run) -> None:
     changed = {n for n, p in page_only.net.named_parameters() if not torch.equal(p, dict(run.net.named_parameters())[n])}
     assert changed
     assert all(name.startswith("page_evidence") for name in changed)
+
+
+@pytest.mark.parametrize(("learn", "rests"), [("repetition", True), ("evidence", True), ("page", False), ("all", False)])
+def test_a_language_model_that_rests_is_read_once_and_says_the_same(
+    run: Run, learn: Literal["repetition", "evidence", "page", "all"], rests: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, found = FAST.model_copy(update={"learn": learn, "iterations": 2}), []
+    for never in (False, True):
+        learner, contexts_of, desk, _ = stage(run, config)
+        assert learner.rests == rests
+        if never:
+            monkeypatch.setattr(Learner, "rests", False)
+        stats = list(ppo(learner, contexts_of, one_theme, config, desk, 0))[-1]
+        found.append((stats.policy_loss, stats.value_loss, stats.kl, stats.grad_norm))
+    assert found[0] == pytest.approx(found[1], rel=1e-3, abs=1e-5)
 
 
 def test_equal_seeds_give_equal_bits(run: Run) -> None:

@@ -15,7 +15,7 @@ from pagellm.layout.compiled import compile_layout
 from pagellm.layout.spec import Layout
 from pagellm.models.policy import PolicyNet
 from pagellm.models.run import Run
-from pagellm.models.whole_pages import distributions, logprobs_of, page_logits, reference_logits
+from pagellm.models.whole_pages import distributions, logprobs_of, page_logits, read_once, reference_logits
 from pagellm.training.rollouts import Asked, Desk, Rollout, ask, likeliest_pages, write_rollout
 from pagellm.types import NO_ITEM, Contexts
 from tiny_run import fresh_run, wake_page
@@ -131,6 +131,25 @@ def test_one_page_of_each_group_is_read_as_in_the_whole(run: Run, layout: Layout
         logits = page_logits(c.net, picked)
         got = logprobs_of(distributions(logits, picked, 1.0), logits, picked, 1.0)
     assert torch.allclose(got[:, 0], c.rollout.logprobs[torch.arange(contexts), page], atol=2e-5)
+
+
+@pytest.mark.parametrize("layout", [RULED, CHOSEN_ROWS], ids=["ruled", "rows"])
+def test_pages_that_are_read_once_give_the_same_of_any_part_of_them(run: Run, layout: Layout) -> None:
+    c = case(run, layout, 1.0)
+    once, some = read_once(c.net, c.rollout.pages, 3), torch.tensor([4, 1])
+    contexts, group = c.rollout.groups
+    of_each = torch.arange(contexts) % group
+    for pages, written in (
+        (once, c.rollout.logprobs),
+        (once.take(some), c.rollout.logprobs[some]),
+        (once.pick(of_each), c.rollout.logprobs[torch.arange(contexts), of_each][:, None]),
+    ):
+        with torch.no_grad():
+            logits = page_logits(c.net, pages)
+            got = logprobs_of(distributions(logits, pages, 1.0), logits, pages, 1.0)
+        assert logits.hidden is not None
+        assert torch.equal(logits.hidden, pages.read[1] if pages.read else torch.zeros(0))
+        assert torch.allclose(got, written, atol=2e-5)
 
 
 def test_gradients_reach_every_part(run: Run) -> None:

@@ -23,13 +23,13 @@ def choose(
         some = allowed.gather(-1, pick[..., None]).squeeze(-1)
         return torch.where(some, pick, EMPTY), torch.zeros(pick.shape, dtype=torch.float64)
     some = allowed.any(-1)
-    masked = logits.double().masked_fill(~allowed, -torch.inf)
-    logprobs = torch.where(some[..., None], masked / temperature, 0.0).log_softmax(-1)
-    total = logprobs.exp().masked_fill(~allowed, 0.0).cumsum(-1)
+    warmed = torch.where(allowed, logits.double() / temperature, -torch.inf)
+    warmed -= torch.where(some, warmed.amax(-1), 0.0)[..., None]
+    total = warmed.exp().cumsum(-1)
     pick = torch.searchsorted(total, (draw.double() * total[..., -1])[..., None], right=True).squeeze(-1)
-    last = total.shape[-1] - 1 - allowed.flip(-1).int().argmax(-1)
-    pick = torch.minimum(pick, last)  # rounding may carry a draw just below 1 past the end
-    chance = logprobs.gather(-1, pick[..., None]).squeeze(-1)
+    if int(pick.max()) == total.shape[-1]:  # rounding may carry a draw just below 1 past the end
+        pick = torch.minimum(pick, total.shape[-1] - 1 - allowed.flip(-1).int().argmax(-1))
+    chance = warmed.gather(-1, pick[..., None]).squeeze(-1) - total[..., -1].log()
     return torch.where(some, pick, EMPTY), torch.where(some, chance, 0.0)
 
 

@@ -121,8 +121,10 @@ def write_pages(
         else:
             pick = torch.from_numpy(forced.choice[:, :, slot])
         out.choice[:, :, slot] = pick.numpy()
-        if writing.logprobs:
-            warmed = logits / writing.temperature if writing.temperature > 0 else logits
+        if writing.logprobs and draw is not None:
+            out.logprobs[:, :, slot] = out.sampled[:, :, slot]  # drawn by just that
+        elif writing.logprobs:
+            warmed = logits.double() / writing.temperature if writing.temperature > 0 else logits
             out.logprobs[:, :, slot] = logprob_of(warmed, allowed, pick).numpy()
         chosen = logits.gather(-1, pick.clamp_min(0)[..., None]).squeeze(-1)
         out.scores[:, :, slot] = torch.where(pick >= 0, chosen, torch.nan).numpy()

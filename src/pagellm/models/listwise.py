@@ -59,6 +59,11 @@ class EvidenceHead(nn.Module):
         """Whether it has learned anything."""
         return bool(self.outer[-1].weight.any())  # type: ignore[operator]
 
+    @property
+    def binned(self) -> bool:
+        """Whether any input has a bin of some width."""
+        return bool((self.edges.diff(dim=0) > _CONSTANT).any())
+
     def standardize(self, evidence: Float[Tensor, "context candidate feature"], base: Tensor, real: Tensor, bins: int) -> None:
         """Takes mean, deviation and quantiles from these candidates; `real` [context, candidate] leaves padding out, `bins` <= BINS."""
         rows = torch.cat([evidence, base[..., None]], -1)[real]
@@ -74,8 +79,10 @@ class EvidenceHead(nn.Module):
     ) -> Float[Tensor, "context candidate"]:
         """Logits; meaningless where the pool is padding."""
         rows = torch.cat([evidence, base[..., None]], -1)
-        plain, bent = self.inner((rows - self.mean) / self.deviation), self.bends(self.encoded(rows).flatten(-2))
-        moved: Tensor = self.outer(plain + bent)
+        read = self.inner((rows - self.mean) / self.deviation)
+        if self.binned:
+            read = read + self.bends(self.encoded(rows).flatten(-2))
+        moved: Tensor = self.outer(read)
         return self.scale * base + moved.squeeze(-1)
 
     def encoded(self, rows: Float[Tensor, "... input"]) -> Float[Tensor, "... bin input"]:

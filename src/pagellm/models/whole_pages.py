@@ -6,6 +6,7 @@ masks are those under which the pages were written, so both give the same number
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import torch
@@ -16,6 +17,9 @@ from pagellm.models.choices import row_values
 from pagellm.models.decoding import RowChoice
 from pagellm.models.page_scorer import context_logits
 from pagellm.models.policy import ROWS, PolicyNet
+
+Read = tuple[Float[Tensor, "context dim"], Float[Tensor, "context page slot dim"]]
+"""Hidden vectors of prompts' ends, and those that each slot is chosen from."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,7 @@ class WrittenPages:
     allowed: Bool[Tensor, "context page slot candidate"]
     bias: Float[Tensor, "context page candidate"] | None  # boost and bury
     starts: tuple[RowChoice, ...]  # where the policy chose rows
+    read: Read | None = None  # what `page_hidden` gives, where it is read once and for all
 
     def to(self, device: torch.device) -> WrittenPages:
         """The same on a device."""
@@ -54,7 +59,13 @@ class WrittenPages:
             self.allowed[contexts],
             None if self.bias is None else self.bias[contexts],
             tuple(start.of(lambda a: a[contexts]) for start in self.starts),
+            None if self.read is None else (self.read[0][contexts], self.read[1][contexts]),
         )
+
+    def chunks(self, size: int) -> Iterator[WrittenPages]:
+        """The pages of so many contexts at once."""
+        for places in torch.arange(len(self.pool)).split(size):
+            yield self.take(places)
 
     def pick(self, page: Int[Tensor, " context"]) -> WrittenPages:
         """One page of each context, as groups of one."""
@@ -65,7 +76,8 @@ class WrittenPages:
         starts = tuple(start.of(of) for start in self.starts)
         choice, layout_row, allowed = (of(a) for a in (self.choice, self.layout_row, self.allowed))
         bias = None if self.bias is None else of(self.bias)
-        return replace(self, choice=choice, layout_row=layout_row, allowed=allowed, bias=bias, starts=starts)
+        read = None if self.read is None else (self.read[0], of(self.read[1]))
+        return replace(self, choice=choice, layout_row=layout_row, allowed=allowed, bias=bias, starts=starts, read=read)
 
     @property
     def free(self) -> Bool[Tensor, "context page slot"]:
@@ -86,10 +98,17 @@ class PageLogits:
         return self.slots[:, :, slot - 1] if slot else self.opening
 
 
-def page_hidden(
-    net: PolicyNet, pages: WrittenPages, vectors: Float[Tensor, "context candidate dim"] | None = None
-) -> tuple[Float[Tensor, "context dim"], Float[Tensor, "context page slot dim"]]:
+@torch.no_grad()
+def read_once(net: PolicyNet, pages: WrittenPages, at_once: int) -> WrittenPages:
+    """The same pages with their hidden vectors, for a language model that rests; `at_once` contexts are read together."""
+    parts = [page_hidden(net, some) for some in pages.chunks(at_once)]
+    return replace(pages, read=(torch.cat([h for h, _ in parts]), torch.cat([hidden for _, hidden in parts])))
+
+
+def page_hidden(net: PolicyNet, pages: WrittenPages, vectors: Float[Tensor, "context candidate dim"] | None = None) -> Read:
     """Hidden vectors of the prompts' ends, and those that each slot is chosen from. `vectors` are the pool's where the caller has them."""
+    if pages.read is not None:
+        return pages.read
     vectors = net.item_vectors_of(pages.pool.clamp_min(0)) if vectors is None else vectors
     chosen = torch.cat([torch.full_like(pages.choice[:, :, :1], -1), pages.choice[:, :, :-1]], 2)  # in the slot before
     index = chosen.clamp_min(0).flatten(1)[..., None].expand(-1, -1, vectors.shape[-1])
@@ -104,7 +123,9 @@ def page_logits(net: PolicyNet, pages: WrittenPages) -> PageLogits:
     h, hidden = page_hidden(net, pages, vectors)
     base = context_logits(net, h, pages.pool, pages.evidence, vectors)
     read = net.page_evidence.pool(pages.pool, base)
-    delta = net.page_head(hidden) @ vectors.mT[:, None] + net.page_evidence.additions(read, pages.choice)
+    delta = net.page_evidence.additions(read, pages.choice)
+    if net.reads_pages or net.page_head.weight.requires_grad:  # one product a context, not one a page
+        delta = (net.page_head(hidden).flatten(1, 2) @ vectors.mT).view_as(delta) + delta
     opening = _opening(base, pages)
     return PageLogits(opening[:, :, None] + delta, opening, hidden)
 
@@ -126,7 +147,7 @@ def distributions(logits: PageLogits, pages: WrittenPages, temperature: float) -
     """Log-probabilities of all allowed candidates of each slot, -inf for others; even where nothing was allowed."""
     masked = (logits.slots / temperature).masked_fill(~pages.allowed, -torch.inf)
     some = pages.allowed.any(-1, keepdim=True)
-    return torch.where(some, masked, 0.0).log_softmax(-1)
+    return (masked if bool(some.all()) else torch.where(some, masked, 0.0)).log_softmax(-1)
 
 
 def logprobs_of(

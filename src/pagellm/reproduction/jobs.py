@@ -52,7 +52,7 @@ class Matrix:
     @classmethod
     def open(cls, folder: Path, made_with: dict[str, Any]) -> Matrix:
         """The matrix of this folder. Raises UsageError where it was begun with other settings or data."""
-        path = folder / "matrix.json"
+        path, saved = folder / "matrix.json", {}
         if path.exists():
             saved = read_json(path)
             differing = [name for name in made_with if name in saved and saved[name] != made_with[name]]
@@ -61,11 +61,11 @@ class Matrix:
                     f"The folder {folder} was begun with another {', '.join(differing)}: {_few(saved, differing)}; now "
                     f"{_few(made_with, differing)}. Go on as it was begun, or name another folder with --out."
                 )
-            made_with = saved | made_with
         elif folder.exists() and any(folder.iterdir()):
             raise UsageError(f"The folder {folder} is not empty and holds no matrix of jobs. Name another with --out.")
         (folder / "jobs").mkdir(parents=True, exist_ok=True)
-        write_json(path, made_with)
+        if not path.exists() or saved | made_with != saved:  # what stands is left alone: others may work in this folder, too
+            write_json(path, saved | made_with)
         return cls(folder)
 
     def run(self, jobs: Iterable[Job], tell: Callable[[str], None]) -> None:

@@ -11,6 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import numpy as np
+from jaxtyping import Float
+from torch import Tensor
 
 from pagellm.config import PPOConfig
 from pagellm.data.likeness import Likeness
@@ -47,10 +49,11 @@ class Canary:
     duplicate_cost: float
     unit: float = 0.0  # hits of the reference policy
     first: F64 = field(default_factory=lambda: np.zeros(0))  # [context] page value of the reference policy
+    h: Float[Tensor, "context dim"] | None = None  # the contexts' vectors, where the language model rests
 
     def sight(self, net: PolicyNet, step: int, kl: float, reward: float) -> Sighting:
         """One look. The first must be at the reference policy."""
-        pages = likeliest_pages(net, self.asked, self.desk)
+        pages = likeliest_pages(net, self.asked, self.desk, self.h)
         each, doubled = look_ndcg(pages, self.look).sum(1), duplicate_share(pages, self.likeness)
         hits, doubles = float(each.mean()), float(doubled.mean())
         self.unit = self.unit or hits or 1.0  # a reference without any hit is no unit

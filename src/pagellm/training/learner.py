@@ -24,6 +24,7 @@ _PARTS = {
     "page": ("page_evidence.", "page_head.", "rows."),
     "all": ("",),
 }
+_BESIDE = ("page_evidence.", "evidence.")  # add to logits without reading or changing a hidden vector
 _HEADS = ("page_evidence.", "evidence.", "page_head.", "rows.")  # may move faster than a language model
 _MOST_SKIPPED = 3  # steps in a row that may be skipped for values that are not finite
 
@@ -65,6 +66,11 @@ class Learner:
     def parameters(self) -> list[nn.Parameter]:
         """What is trained, in the optimizer's order."""
         return trained_by(self.optimizer)
+
+    @property
+    def rests(self) -> bool:
+        """Whether the language model's hidden vectors, of contexts and of pages, stay as they are."""
+        return not any(p.requires_grad for name, p in self.net.named_parameters() if not name.startswith(_BESIDE))
 
     @classmethod
     def start(cls, net: PolicyNet, reference: PolicyNet, config: PPOConfig, seed: int) -> Learner:

@@ -10,7 +10,7 @@ and its own number, so a learner that is saved and loaded goes on with the same 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from pagellm.config import PPOConfig
 from pagellm.errors import TrainingError
-from pagellm.models.whole_pages import WrittenPages, distributions, logprobs_of, page_hidden, page_logits
+from pagellm.models.whole_pages import distributions, logprobs_of, page_hidden, page_logits, read_once
 from pagellm.training.advantages import gae, group_relative, leave_one_out, penalized, rewards_to_go, whiten
 from pagellm.training.learner import Learner, Update, descend, set_rates
 from pagellm.training.losses import clipped_policy_loss, clipped_value_loss, entropy_of, mean_of
@@ -85,6 +85,8 @@ def rounds(
         rng = np.random.default_rng((seed, 7, learner.step))
         asked = contexts_of(learner.step)
         rollout = write_rollout(learner.net, learner.reference, asked, desk, config.group, config.temperature, rng)
+        if learner.rests:
+            rollout = replace(rollout, pages=read_once(learner.net, rollout.pages, config.minibatch))
         rewards = slot_rewards(reward, rollout.batch).view(rollout.logprobs.shape).to(rollout.logprobs.device)
         told = way.told(learner, rollout, rewards, config)
         if not bool(told.real.any()):
@@ -119,7 +121,7 @@ def advantages_of(learner: Learner, rollout: Rollout, rewards: Tensor, config: P
     penalty = penalized(rewards, rollout.logprobs, rollout.reference, learner.kl_coef)
     values = torch.zeros_like(rewards)
     if config.algorithm == "ppo":
-        values = torch.cat([learner.value(page_hidden(learner.net, some)[1]) for some in _chunks(rollout.pages, config)])
+        values = torch.cat([learner.value(page_hidden(learner.net, some)[1]) for some in rollout.pages.chunks(config.minibatch)])
         advantages, returns = gae(penalty, values, config.gamma, config.gae_lambda)
         if config.center_groups:
             advantages = leave_one_out(advantages)
@@ -150,7 +152,7 @@ def learn(learner: Learner, rollout: Rollout, told: Told, some: Tensor, config: 
     every = distributions(logits, pages, config.temperature)
     logprobs = logprobs_of(every, logits, pages, config.temperature)
     policy_loss, held = clipped_policy_loss(logprobs, rollout.logprobs[some], told.advantages[some], real, config.clip_coef)
-    entropy = mean_of(entropy_of(every), real)
+    entropy = mean_of(entropy_of(every if config.ent_coef else every.detach()), real)
     loss, value_loss = policy_loss - config.ent_coef * entropy, torch.zeros(())
     if config.algorithm == "ppo":
         values = learner.value(logits.hidden)
@@ -205,9 +207,3 @@ def next_kl_coef(kl_coef: float, kl: float, config: PPOConfig) -> float:
         return kl_coef
     error = float(np.clip(kl / config.kl_target - 1, -0.2, 0.2))
     return kl_coef * (1 + config.kl_gain * error)
-
-
-def _chunks(pages: WrittenPages, config: PPOConfig) -> Iterator[WrittenPages]:
-    contexts = len(pages.pool)
-    for at in range(0, contexts, config.minibatch):
-        yield pages.take(torch.arange(at, min(at + config.minibatch, contexts)))

@@ -22,6 +22,7 @@ from pagellm.errors import DataError
 from pagellm.layout.compiled import compile_layout
 from pagellm.layout.spec import Layout
 from pagellm.models.multi_grained import MultiGrainedReward
+from pagellm.models.pools import read_contexts
 from pagellm.models.reward_files import RewardFacts, load_rewards
 from pagellm.models.run import METRICS, PPO_FACTS, Run, save_tuned
 from pagellm.models.storage import write_json
@@ -126,6 +127,8 @@ def open_stage(run: Run, layout: Layout) -> Stage:
         ask(run, watched, since, desk.rules, config.ppo.candidates), desk, facts.look, likeness, config.ppo.duplicate_cost
     )
     learner = Learner.start(net, run.net, config.ppo, config.seed)
+    if learner.rests:
+        canary.h = read_contexts(net, watched, desk.max_history)
     progress = Progress(learner, (rewards.page, rewards.item), canary, Watch(config.ppo))
     asked = ask(run, learned, since, desk.rules, config.ppo.candidates)
     return Stage(asked, desk, likeness, learning_reward(rewards, facts, config), progress, config)
