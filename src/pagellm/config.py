@@ -200,7 +200,11 @@ class PPOConfig(_Section):
     )
     canary_every: int = Field(5, ge=1, description="rounds between looks at held-out users")
     canary_contexts: int = Field(2_500, ge=10, description="contexts of held-out users at most")
-    patience: int = Field(4, ge=1, description="looks without a better page value after which learning stops")
+    patience: int = Field(
+        4,
+        ge=1,
+        description="looks in a row at a page value below the best, by more than a standard error, after which learning stops",
+    )
     duplicate_cost: float = Field(
         0.1, ge=0, le=1, description="share of a page's value that near-duplicates in every slot would cost, for the canary"
     )

@@ -65,10 +65,10 @@ class Planted:
         """True value of a slot."""
         return float(np.where(pages.items == NO_ITEM, 0, self.gold[pages.items]).mean())
 
-    def feedback(self, pages: PageBatch) -> float:
-        """What a canary sees of it: one engagement or none a slot."""
+    def feedback(self, pages: PageBatch) -> F64:
+        """[page] what a canary sees of it: one engagement or none a slot."""
         chance = np.where(pages.items == NO_ITEM, 0, self.gold[pages.items])
-        return float((self.rng.random(chance.shape) < chance).mean())
+        return (self.rng.random(chance.shape) < chance).mean(1)
 
 
 def course(run: Run, seed: int) -> tuple[list[float], int]:
@@ -91,13 +91,15 @@ def course(run: Run, seed: int) -> tuple[list[float], int]:
         return learned.take(np.sort(some))
 
     learner, watch, true, kept = Learner.start(net, run.net, CONFIG, seed), Watch(CONFIG), [], 0
+    at_first = planted.feedback(likeliest_pages(net, watched, desk))
 
     def look(step: int, kl: float, reward: float) -> int:
         pages = likeliest_pages(net, watched, desk)
         true.append(planted.worth(pages))
         if not watch.stopped:
             seen = planted.feedback(pages)
-            watch.see(Sighting(step, kl, reward, seen, 0.0, 1.0, seen))
+            value, error = float(seen.mean()), float((seen - at_first).std() / len(seen) ** 0.5)
+            watch.see(Sighting(step, kl, reward, value, 0.0, 1.0, value, error))
         return watch.best
 
     look(0, 0.0, 0.0)

@@ -243,7 +243,7 @@ def test_the_watch_keeps_the_best_and_stops_in_words() -> None:
     assert [watch.see(sighting(s, v)) for s, v in ((0, 1.0), (5, 1.1), (10, 1.05))] == [True, True, False]
     assert not watch.stopped
     watch.see(sighting(15, 1.04))
-    assert "did not rise for 2 looks" in watch.stopped
+    assert "was below its best for 2 looks" in watch.stopped
     health, cause, following = watch.verdict
     assert (health, watch.curve[watch.best].step) == ("watch", 5)
     assert "over-optimized" in cause
@@ -252,6 +252,7 @@ def test_the_watch_keeps_the_best_and_stops_in_words() -> None:
     collapsed.see(sighting(0, 1.0))
     collapsed.see(sighting(5, 1.2, distinct=0.01))
     assert collapsed.verdict[0] == "sick"
+    assert collapsed.best == 0, "a policy that writes one page for all is not kept, whatever its value"
     assert "collapsed: 1.0% of the pages" in collapsed.stopped
     useless = Watch(PPOConfig())
     useless.see(sighting(0, 1.0))
@@ -266,9 +267,12 @@ def test_the_watch_keeps_the_best_and_stops_in_words() -> None:
     assert "policy at the start is kept" in unsure.verdict[2]
 
 
-def test_the_start_gives_way_to_what_cannot_be_told_from_it_and_to_nothing_that_is_lower() -> None:
+def test_what_was_learned_is_kept_where_it_cannot_be_told_from_the_best_and_not_where_it_is_lower() -> None:
+    rising = Watch(PPOConfig())
+    looks = ((0, 1.0, 0.0), (5, 1.2, 0.03), (10, 1.18, 0.03), (15, 1.16, 0.03), (20, 1.16, 0.05))
+    assert [rising.see(sighting(step, value, error=error)) for step, value, error in looks] == [True, True, True, False, True]
     watch = Watch(PPOConfig())
-    looks = ((0, 1.0, 0.0), (5, 0.96, 0.03), (10, 0.98, 0.03), (15, 0.97, 0.05), (20, 0.99, 0.03))
+    looks = ((0, 1.0, 0.0), (5, 0.96, 0.03), (10, 0.98, 0.03), (15, 0.96, 0.03), (20, 0.99, 0.03))
     assert [watch.see(sighting(step, value, error=error)) for step, value, error in looks] == [True, False, True, False, True]
     health, cause, following = watch.verdict
     assert health == "watch"

@@ -125,7 +125,7 @@ def page_logits(net: PolicyNet, pages: WrittenPages) -> PageLogits:
     read = net.page_evidence.pool(pages.pool, base)
     delta = net.page_evidence.additions(read, pages.choice)
     if net.reads_pages or net.page_head.weight.requires_grad:  # one product a context, not one a page
-        delta = (net.page_head(hidden).flatten(1, 2) @ vectors.mT).view_as(delta) + delta
+        delta = (net.page_head(hidden).flatten(1, 2) @ vectors.mT).view(*pages.choice.shape, -1) + delta
     opening = _opening(base, pages)
     return PageLogits(opening[:, :, None] + delta, opening, hidden)
 

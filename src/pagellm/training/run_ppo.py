@@ -43,7 +43,7 @@ _FEWEST = 30  # contexts of the canary: with fewer it says nothing
 
 
 def learn_pages(run: Run, layout: Layout, tell: Callable[[str], None]) -> Iterator[Stats]:
-    """Learns from the run's rewards, keeps the policy of the best page value, and saves it with what became of the training.
+    """Learns from the run's rewards, keeps a policy as `watch` says, and saves it with what became of the training.
 
     A training whose updates are no longer finite ends there, with the best policy so far. The checkpoint is the caller's to remove.
     """

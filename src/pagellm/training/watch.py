@@ -1,7 +1,8 @@
 """The watch over a training: which policy is kept, whether to stop, and what to say at the end. Takes statistics and sightings.
 
-Kept is the policy of the best page value. The one at the start has no learned reward that speaks for it, so it gives way to the first that
-is not lower by more than a standard error (the rule of Breiman et al. 1984). Knows no network: the caller keeps the weights.
+Kept is the latest policy whose page value is not below the best by more than a standard error (after the rule of Breiman et al. 1984):
+where held-out users cannot tell two policies apart, the learned reward speaks for the later one. Knows no network: the caller keeps the
+weights.
 """
 
 from __future__ import annotations
@@ -30,18 +31,17 @@ class Watch:
     def see(self, sighting: Sighting) -> bool:
         """Takes one sighting in; True where its policy is to be kept. The first is the reference policy's."""
         self.curve.append(sighting)
-        least = self.curve[self.best].value - (sighting.error if self.best == 0 else 0.0)
-        better = len(self.curve) == 1 or sighting.value > least
-        if better:
+        good = not self.collapsed and sighting.value >= max(seen.value for seen in self.curve) - sighting.error
+        if good:
             self.best = len(self.curve) - 1
         elif len(self.curve) - 1 - self.best >= self.config.patience:
-            self.stopped = f"the page value of held-out users did not rise for {self.config.patience} looks"
+            self.stopped = f"the page value of held-out users was below its best for {self.config.patience} looks"
         if self.collapsed:
             self.stopped = (
                 f"the policy collapsed: {sighting.distinct:.1%} of the pages of held-out users differ, "
                 f"{self.curve[0].distinct:.1%} at the start"
             )
-        return better
+        return good
 
     def count(self, stats: Stats) -> None:
         """Takes one iteration in."""
