@@ -76,6 +76,19 @@ def test_a_reranker_is_compared_at_the_same_repetition() -> None:
     ]
 
 
+def test_on_later_labels_an_arm_is_compared_with_its_own_reranker_and_with_the_one_that_has_all_of_them() -> None:
+    more = (
+        point("mmr.refreshed.0.7", "refreshed", "mmr", "none", 0.46, 1.0),
+        point("mmr.refreshed.0.9", "refreshed", "mmr", "none", 0.52, 3.0),
+        point("mmr.both.0.7", "both", "mmr", "none", 0.45, 1.0),
+        point("mmr.both.0.9", "both", "mmr", "none", 0.55, 3.0),
+        point("ppo-joint-r3", "refreshed", "ppo", "joint", 0.5, 2.0),
+    )
+    points = Points((*world().every, *more))
+    assert one(points, "frontier", "on refreshed against mmr on refreshed at as many") == [round(0.5 / 0.49, 6), True]
+    assert one(points, "frontier", "on refreshed against mmr on both at as many") == [1.0, False]
+
+
 def test_no_reranker_is_invented_beyond_its_range() -> None:
     points = world().of_dataset("shop")
     dial = [p for p in points if p.method == "mmr"]

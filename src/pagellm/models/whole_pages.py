@@ -43,7 +43,10 @@ class WrittenPages:
         names = ("prompts", "codes", "lengths", "pool", "evidence", "choice", "layout_row", "allowed")
         moved = {name: getattr(self, name).to(device) for name in names}
         bias = None if self.bias is None else self.bias.to(device)
-        return replace(self, **moved, bias=bias, starts=tuple(start.of(lambda a: a.to(device)) for start in self.starts))
+        read = None if self.read is None else (self.read[0].to(device), self.read[1].to(device))
+        return replace(
+            self, **moved, bias=bias, read=read, starts=tuple(start.of(lambda a: a.to(device)) for start in self.starts)
+        )
 
     def take(self, contexts: Int[Tensor, " some"]) -> WrittenPages:
         """The pages of these contexts."""

@@ -36,6 +36,7 @@ from pagellm.reproduction.jobs import Arrays, Job, Matrix, Outcome, plain_name, 
 from pagellm.reproduction.stand import Base, Stand, of_pages, single_row
 from pagellm.reproduction.supervised import (
     BOTH,
+    CONTROLS,
     HEAD,
     REFRESHED,
     START,
@@ -82,9 +83,9 @@ def jobs_of(bench: Bench, arms: Sequence[Arm], controls: bool) -> Iterator[Job]:
     """The jobs of one data set and seed, in order."""
     prefix = f"{plain_name(bench.data)}/{bench.seed}"
     if controls:
-        for name in (START, HEAD, REFRESHED, BOTH):
+        for name in CONTROLS:
             yield Job(f"{prefix}/sft.{name}", partial(bench.supervised, name))
-        for name in (START, HEAD, BOTH):
+        for name in CONTROLS:
             for dial in DIALS if bench.one_row else ():
                 for value in dial.values:
                     yield Job(f"{prefix}/{dial.name}.{name}.{value:g}", partial(bench.reranked, name, dial, value))

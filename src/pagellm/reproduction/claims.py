@@ -33,8 +33,9 @@ ACCURATE = ("ndcg@10", "ndcg@100")
 LEVELS = {REPEATED: "as many near-duplicates", "ild@10": "equal distance within pages"}
 """Figures of repetition and variety at which a learned arm and a re-ranker are compared."""
 
-RERANKED = {"start": "start", "head": "head", "both": "both", "refreshed": "both"}
-"""Base of a learned arm -> supervised policy whose re-rankers it is compared with."""
+RERANKED = {"start": ("start",), "head": ("head",), "both": ("both",), "refreshed": ("refreshed", "both")}
+"""Base of a learned arm -> supervised policies whose re-rankers it is compared with: its own, and on the language model of later labels
+also the one whose head has them, too."""
 
 _PLAIN = (("ppo-joint-r3", "ppo-page-r3", "ppo-item"), ("ppo-joint-rep-r3", "ppo-page-rep-r3", "ppo-item-rep"))
 _RERANKERS = ("mmr", "dpp", "price")
@@ -65,8 +66,9 @@ def findings(points: Points) -> list[Finding]:
     for dataset in points.datasets:
         some = points.of_dataset(dataset)
         out += kept(dataset, some)
-        for base in RERANKED:
-            out += above_rerankers(dataset, some, base)
+        for base, rankers in RERANKED.items():
+            for ranker in rankers:
+                out += above_rerankers(dataset, some, base, ranker)
         out += above_single_rewards(dataset, some)
         out += true_value(dataset, some)
         out += as_the_paper(dataset, some)
@@ -96,13 +98,8 @@ def kept(dataset: str, points: Sequence[Point]) -> Iterator[Finding]:
         yield Finding(dataset, "kept", what, metric, value, low, high, None, holds)
 
 
-def above_rerankers(dataset: str, points: Sequence[Point], base: str) -> Iterator[Finding]:
-    """Joint arms against each re-ranker of the policy that they are put on, mixed so that both repeat, or vary, alike on the test.
-
-    The language model of `refreshed` carries the start's head in the learned arm, so its re-rankers are those of the strongest supervised
-    head on it, `both`, where that was run.
-    """
-    ranker = RERANKED[base]
+def above_rerankers(dataset: str, points: Sequence[Point], base: str, ranker: str) -> Iterator[Finding]:
+    """Joint arms on a base against each re-ranker of a supervised policy, mixed so that both repeat, or vary, alike on the test."""
     for point in points:
         if point.method != "ppo" or point.reward != "joint" or point.base != base:
             continue

@@ -55,7 +55,7 @@ def frontiers(points: Points) -> list[Frontier]:
     out = []
     for dataset in points.datasets:
         some = points.of_dataset(dataset)
-        for base, ranker in RERANKED.items():
+        for base, ranker in ((base, ranker) for base, rankers in RERANKED.items() for ranker in rankers):
             named = [(name, point) for point in some if (name := _series(point, base, ranker))]
             if not any(name.startswith("PPO") for name, _ in named):
                 continue
@@ -65,7 +65,8 @@ def frontiers(points: Points) -> list[Frontier]:
                 for name, point in named:
                     series.setdefault(name, []).append((point.mean("test", figure), point.mean("test", "ndcg@10")))
                 lines = {name: sorted(series[name]) for name in sorted(series)}
-                out.append(Frontier(f"{dataset}, on {base}", reading, lines, label, "NDCG@10"))
+                title = f"{dataset}, on {base}" + (f" against {ranker}" if ranker != base else "")
+                out.append(Frontier(title, reading, lines, label, "NDCG@10"))
     return out
 
 
