@@ -129,7 +129,7 @@ class Ours:
         same: dict[str, Any] = {
             "algorithm": "grpo", "learn": "all", "iterations": 100_000, "contexts": count, "group": shape.group, "temperature": 1.0,
             "candidates": candidates, "ppo_epochs": 1, "minibatch": count, "lr": LR, "context_lr": LR, "clip": 1e9, "kl_coef": 0.0,
-            "kl_target": 0.0,
+            "kl_target": 0.0, "warmup": 0,
         }  # fmt: skip
         config = PPOConfig(**(same | settings))
         contexts = contexts_at(one_basket_each(rng, shape), np.arange(count, dtype=np.int32), np.full(count, int(1.6e9)))

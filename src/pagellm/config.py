@@ -175,6 +175,7 @@ class PPOConfig(_Section):
     minibatch: int = Field(16, ge=1, le=65_536, description="contexts an update, with all of their pages")
     lr: float = Field(3e-3, gt=0, le=1, description="learning rate at the start, of all but the language model")
     context_lr: float = Field(1e-5, gt=0, le=1, description="learning rate at the start of the language model, where learn = all")
+    warmup: int = Field(5, ge=0, le=100_000, description="rounds in which the learning rates rise to these")
     clip: float = Field(1.0, gt=0, description="largest norm of an update's gradient")
     gamma: float = Field(1.0, gt=0, le=1, description="discount from slot to slot")
     gae_lambda: float = Field(1.0, ge=0, le=1, description="of generalized advantage estimation")

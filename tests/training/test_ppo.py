@@ -23,7 +23,7 @@ from pagellm.models.run import Run
 from pagellm.pipeline import stage_config, train_run
 from pagellm.training.canary import Sighting
 from pagellm.training.later_feedback import LaterFeedback, look_ndcg
-from pagellm.training.learner import Learner, NotFiniteError
+from pagellm.training.learner import Learner, set_rates, NotFiniteError
 from pagellm.training.ppo import Stats, next_kl_coef, ppo
 from pagellm.training.rollouts import Asked, Desk, ask, likeliest_pages
 from pagellm.training.slot_rewards import Mixed, at_last_slot, slot_rewards
@@ -230,6 +230,17 @@ def test_the_price_follows_the_distance() -> None:
     assert next_kl_coef(0.1, 40.0, config) == pytest.approx(0.11)
     assert next_kl_coef(0.1, 0.0, config) == pytest.approx(0.09)
     assert next_kl_coef(0.1, 40.0, PPOConfig(kl_target=0)) == 0.1
+
+
+def test_learning_rates_rise_and_then_fall_along_a_line(run: Run) -> None:
+    for warmup, rates in ((4, [0.25, 0.5 * 0.91, 0.75 * 0.82, 0.73, 0.64]), (0, [1.0, 0.91, 0.82, 0.73, 0.64])):
+        config = FAST.model_copy(update={"learn": "all", "iterations": 10, "warmup": warmup})
+        learner = stage(run, config)[0]
+        found = []
+        for learner.step in range(5):
+            set_rates(learner, config)
+            found.append([group["lr"] for group in learner.optimizer.param_groups])
+        np.testing.assert_allclose(found, np.outer(rates, [config.lr, config.context_lr]))
 
 
 def sighting(step: int, value: float, **more: float) -> Sighting:

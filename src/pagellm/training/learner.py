@@ -100,8 +100,12 @@ class Learner:
 
 
 def set_rates(learner: Learner, config: PPOConfig) -> None:
-    """Learning rates of this iteration: a straight line down to a tenth, so that late pages move the policy less than early ones."""
-    left = 1 - 0.9 * learner.step / config.iterations
+    """Learning rates of this iteration: up to full in `warmup` iterations, and along a straight line down to a tenth over all of them.
+
+    An optimizer's first steps are as long as its rate allows, whatever the gradient, and late pages are to move the policy less than early
+    ones.
+    """
+    left = min(1.0, (learner.step + 1) / max(config.warmup, 1)) * (1 - 0.9 * learner.step / config.iterations)
     for group, rate in zip(learner.optimizer.param_groups, (config.lr, config.context_lr), strict=False):
         group["lr"] = rate * left
 
