@@ -23,7 +23,7 @@ from pagellm.models.run import Run
 from pagellm.pipeline import stage_config, train_run
 from pagellm.training.canary import Sighting
 from pagellm.training.later_feedback import LaterFeedback, look_ndcg
-from pagellm.training.learner import Learner, set_rates, NotFiniteError
+from pagellm.training.learner import Learner, NotFiniteError, set_rates
 from pagellm.training.ppo import Stats, next_kl_coef, ppo
 from pagellm.training.rollouts import Asked, Desk, ask, likeliest_pages
 from pagellm.training.slot_rewards import Mixed, at_last_slot, slot_rewards
