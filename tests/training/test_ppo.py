@@ -16,7 +16,7 @@ import torch
 from models.small_shop import small_catalog, small_log
 from pagellm.config import PPOConfig, resolve
 from pagellm.data.contexts import contexts_between
-from pagellm.errors import TrainingError
+from pagellm.errors import RunError, TrainingError
 from pagellm.layout.compiled import compile_layout
 from pagellm.layout.spec import Layout
 from pagellm.models.run import Run
@@ -367,6 +367,9 @@ def test_a_finished_run_has_nothing_to_do_and_a_run_with_rewards_goes_on(
     for _ in train_run(tiny_shop, run_with_ppo, config, resume=True, tell=said.append, until="ppo"):
         pass
     assert "nothing to do" in said[-1]
+    other = stage_config("ppo", "tiny", [*PPO, "sft.checkpoint_s=0", "ppo.warmup=1"], 0)
+    with pytest.raises(RunError, match="was begun with other settings in: ppo"):
+        list(train_run(tiny_shop, run_with_ppo, other, resume=True, tell=said.append, until="ppo"))
     run = tmp_path / "run"
     shutil.copytree(run_with_ppo, run)
     for name in ("ppo.safetensors", "ppo.json", "manifest.json"):
@@ -379,7 +382,6 @@ def test_a_finished_run_has_nothing_to_do_and_a_run_with_rewards_goes_on(
 
 
 def test_what_is_to_come_may_have_other_settings(tiny_shop: Path, run_with_ppo: Path, tmp_path: Path) -> None:
-    from pagellm.errors import RunError
     from pagellm.models.run import load_run
 
     run = tmp_path / "run"

@@ -95,7 +95,7 @@ class Training:
         return unfinished or not (self.folder / _LEFT[stage]).exists()
 
     def _nothing_to_do(self) -> bool:
-        """Whether the folder holds what is asked for. Raises UsageError for what cannot be asked."""
+        """Whether the folder holds what is asked for. Raises UsageError for what cannot be asked, RunError for other settings."""
         folder, config = self.folder, self.config
         if self.until != "sft" and not config.split.reward_at:
             raise UsageError(
@@ -113,6 +113,7 @@ class Training:
             )
         if not done or not (folder / _LEFT[self.until]).exists() or self._renewed_otherwise:
             return False
+        check_settings(folder, config)
         clear_stages(folder)  # all that may be missing of an end
         return True
 
@@ -190,16 +191,19 @@ class Training:
 
 
 def check_same(folder: Path, config: RunConfig, facts: dict[str, Any]) -> None:
-    """Raises RunError where a run that is to go on was made from other data or with another configuration.
-
-    Settings of stages that have not begun may differ.
-    """
-    saved, old = read_json(folder / "data.json"), RunConfig.model_validate(read_json(folder / "config.json"))
+    """Raises RunError where a run that is to go on was made from other data or with another configuration."""
+    saved = read_json(folder / "data.json")
     if saved["fingerprint"] != facts["fingerprint"]:
         raise RunError(
             f"The run {folder} was begun on data with fingerprint {saved['fingerprint'][:12]}…, and {facts['name']} has "
             f"{str(facts['fingerprint'])[:12]}…. Resume with the data it was begun on, or start a new run in another folder."
         )
+    check_settings(folder, config)
+
+
+def check_settings(folder: Path, config: RunConfig) -> None:
+    """Raises RunError where a run was made with another configuration. Settings of stages that have not begun may differ."""
+    old = RunConfig.model_validate(read_json(folder / "config.json"))
     ours, theirs = (one.model_dump() | {"sft": one.sft.model_dump(exclude={"renew"})} for one in (config, old))
     to_come = set() if (folder / PPO).exists() or (folder / CHECKPOINT).exists() else {"ppo"}
     to_come |= set() if (folder / PAIRS).exists() else {"reward", "pairs"}
