@@ -55,7 +55,7 @@ class Sizes:
 
 
 def courses(seed: int, sizes: Sizes) -> dict[str, Any]:
-    """What every arm's course was in one shop: {arm: {"true": [look][context], "kl": [look], "CONTEXTS": sightings [look], ...}}."""
+    """What every arm's course was in one shop: {arm: {"true": [look][context], "contexts": {part: n}, PART: sightings [look]}}."""
     from pagellm.models.run import load_run
     from pagellm.pipeline import stage_config, train_run
     from pagellm.reproduction.stand import Stand
@@ -89,7 +89,10 @@ def course(stand: Any, judged: Any, settings: tuple[str, ...]) -> dict[str, Any]
     net, every = stage.progress.learner.net, stage.progress.canary
     order = np.random.default_rng(config.seed).permutation(len(every.asked))
     some = {part: np.sort(order[: round(share * len(order))]) for part, share in PARTS.items()}
-    canaries = {part: replace(every, asked=every.asked.take(places)) for part, places in some.items()}
+    canaries = {
+        part: replace(every, asked=every.asked.take(places), h=None if every.h is None else every.h[places])
+        for part, places in some.items()
+    }
     found: dict[str, Any] = {"true": [], "contexts": {part: len(places) for part, places in some.items()}}
     found |= {part: [] for part in PARTS}
 
